@@ -1,0 +1,36 @@
+# Everything goes through .venv, which `make` builds from the hash-pinned lock file when it is missing or stale.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test e2e check lock proto clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(INSTALLED): requirements/dev.lock pyproject.toml scripts/bootstrap
+	@scripts/bootstrap $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(INSTALLED) ## Run the main job: four simulated GPU nodes, the three services, the pods in examples/
+	@$(BIN)/fracgpu demo $(ARGS)
+
+test: $(INSTALLED) ## Run all checks and tests
+	@scripts/check
+	@$(BIN)/python -m pytest $(ARGS)
+
+e2e: $(INSTALLED) ## Run the same scenario on real etcd, kube-apiserver, kube-scheduler and kubelet
+	@scripts/e2e $(ARGS)
+
+check: $(INSTALLED) ## Lint, types and import rules only
+	@scripts/check
+
+lock: $(INSTALLED) ## Re-resolve the lock files after a change of pyproject.toml
+	@scripts/lock
+
+proto: $(INSTALLED) ## Regenerate the checked-in gRPC stubs
+	@scripts/proto
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
