@@ -1,0 +1,1 @@
+"""What every service process needs to run: settings, logging, serving HTTP, starting and stopping."""

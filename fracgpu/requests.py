@@ -1,0 +1,170 @@
+"""What a pod asks of GPUs, read from its resource limits: the one type that webhook, placement and plugin share.
+
+The limits say how many units or seats a container asks in all; ``fracgpu.io/gpu-count`` says over how many GPUs they
+are split, and ``fracgpu.io/gpu-fraction`` which replica count the seats are counted in. Turning a size in bytes into
+units is the webhook's part and not done here.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from fracgpu.errors import QuantityError, RequestError
+from fracgpu.names import (
+    ANNOTATION_CONTAINER,
+    ANNOTATION_GPU_COUNT,
+    ANNOTATION_GPU_FRACTION,
+    RESOURCE_MEMORY,
+    RESOURCE_REPLICA,
+)
+from fracgpu.pods import Container, Pod
+from fracgpu.quantities import parse_count, parse_quantity
+
+MAX_GPUS: Final = 64
+"""More GPUs than any one node has; a larger count is a typing mistake."""
+MAX_SEATS: Final = 1024
+"""More seats than any replica count; a fraction that needs more is a typing mistake."""
+_MAX_UNITS: Final = 2**31 - 1  # the kubelet counts devices in int32
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRequest:
+    """What one container asks: `gpus` different GPUs with the same share on each.
+
+    Attributes:
+        container: the container's name.
+        gpus: how many different GPUs, at least 1.
+        units: memory units on each GPU; 0 in a request of seats.
+        seats: seats on each GPU; 0 in a request of units.
+        replicas: only GPUs with this replica count will do; None where any will.
+    """
+
+    container: str
+    gpus: int
+    units: int
+    seats: int
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodRequest:
+    """What a pod asks: at least one container request; all of units, or all of seats."""
+
+    containers: tuple[ContainerRequest, ...]
+
+
+def gpu_resource_names(container: Container) -> tuple[str, ...]:
+    """Which of fracgpu's resources a container asks more than 0 of.
+
+    Raises:
+        RequestError: an amount is not a whole number.
+    """
+    return tuple(name for name in (RESOURCE_MEMORY, RESOURCE_REPLICA) if _amount(container, name))
+
+
+def request_of(pod: Pod) -> PodRequest | None:
+    """Read a pod's request; None for a pod that asks no GPU.
+
+    Raises:
+        RequestError: the request contradicts itself or can never work; the sentence names the field and the remedy.
+    """
+    holders: list[tuple[Container, str]] = []
+    for container in pod.init_containers:
+        names = gpu_resource_names(container)
+        if names and not container.is_sidecar:
+            raise RequestError(
+                f"init container {container.name!r} asks for {names[0]}: an init container cannot hold a share of a "
+                "GPU, because Kubernetes hands it on to the app containers in pieces. Move the limit to an app "
+                "container, or make this one a sidecar (restartPolicy: Always)"
+            )
+        holders += [(container, name) for name in names]
+    for container in pod.containers:
+        holders += [(container, name) for name in gpu_resource_names(container)]
+    if not holders:
+        return None
+    if len({name for _, name in holders}) > 1:
+        described = ", ".join(f"{container.name!r} {name}" for container, name in holders)
+        raise RequestError(
+            f"the pod asks for both {RESOURCE_MEMORY} and {RESOURCE_REPLICA} ({described}): Kubernetes would allocate "
+            "them apart, perhaps on two GPUs. Use one of the two in all containers of a pod"
+        )
+    target = pod.annotations.get(ANNOTATION_CONTAINER) or holders[0][0].name
+    return PodRequest(
+        tuple(
+            _container_request(container, name, pod.annotations if container.name == target else {})
+            for container, name in holders
+        )
+    )
+
+
+def parse_gpu_count(text: str) -> int:
+    """Read ``fracgpu.io/gpu-count``.
+
+    Raises:
+        RequestError: not a whole number from 1 to `MAX_GPUS`.
+    """
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 9 and 1 <= int(digits) <= MAX_GPUS):
+        raise RequestError(
+            f"annotation {ANNOTATION_GPU_COUNT} is {text[:64]!r}; it is the number of GPUs, a whole number from 1 to "
+            f'{MAX_GPUS}, for example "2"'
+        )
+    return int(digits)
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Read ``fracgpu.io/gpu-fraction``: an exact number above 0 and at most 1.
+
+    Raises:
+        RequestError: anything else.
+    """
+    try:
+        fraction = parse_quantity(text.strip())
+    except QuantityError:
+        fraction = Fraction(0)
+    if not 0 < fraction <= 1:
+        raise RequestError(
+            f"annotation {ANNOTATION_GPU_FRACTION} is {text[:64]!r}; it is the part of one GPU, above 0 and at most 1, "
+            'for example "0.25"'
+        )
+    return fraction
+
+
+def _container_request(container: Container, resource: str, annotations: dict[str, str]) -> ContainerRequest:
+    """Split a container's limit over its GPUs; `annotations` are the pod's where they speak of this container."""
+    amount = _amount(container, resource)
+    gpus = parse_gpu_count(annotations[ANNOTATION_GPU_COUNT]) if ANNOTATION_GPU_COUNT in annotations else 1
+    share, rest = divmod(amount, gpus)
+    if rest:
+        raise RequestError(
+            f"container {container.name!r} has the limit {resource}: {amount}, which cannot be split evenly over "
+            f"{gpus} GPUs ({ANNOTATION_GPU_COUNT}); make the limit a multiple of {gpus}"
+        )
+    if resource == RESOURCE_MEMORY:
+        return ContainerRequest(container.name, gpus, units=share, seats=0)
+    replicas = None
+    if ANNOTATION_GPU_FRACTION in annotations:
+        fraction = parse_fraction(annotations[ANNOTATION_GPU_FRACTION])
+        exact = share / fraction
+        if exact.denominator != 1:
+            raise RequestError(
+                f"container {container.name!r} has the limit {resource}: {amount}, which is not the part "
+                f"{annotations[ANNOTATION_GPU_FRACTION]} of a whole number of seats; remove the limit and let "
+                f"{ANNOTATION_GPU_FRACTION} set it"
+            )
+        replicas = int(exact)
+    return ContainerRequest(container.name, gpus, units=0, seats=share, replicas=replicas)
+
+
+def _amount(container: Container, resource: str) -> int:
+    value = container.limit(resource)
+    try:
+        amount = parse_count(value)
+    except QuantityError as exc:
+        raise RequestError(
+            f"container {container.name!r} has the limit {resource}: {str(value)[:64]!r}; it is a whole number of at "
+            "least 0"
+        ) from exc
+    if amount > _MAX_UNITS:
+        raise RequestError(f"container {container.name!r} has the limit {resource}: {amount}, more than any node has")
+    return amount
