@@ -1,4 +1,4 @@
-"""A plan: which GPUs a pod gets. Placement makes it, the ledger claims it, the Binding carries it, the plugin follows it.
+"""A plan: which GPUs a pod gets. Placement makes it, the ledger claims it, Binding carries it, the plugin obeys.
 
 The annotation form is compact JSON:
 ``{"unitMiB":512,"containers":{"main":[{"gpu":"GPU-...","units":8,"seats":0}]}}``.

@@ -138,7 +138,7 @@ class Pod(_K8s, frozen=True):
 
     @property
     def all_terminated(self) -> bool:
-        """Whether the kubelet reports every container that it ever reported, sidecars too, as terminated or never run."""
+        """Whether the kubelet reports no container, sidecars too, as running any more."""
         if self.status is None:
             return False
         statuses = (self.status.container_statuses or ()) + (self.status.init_container_statuses or ())

@@ -1,0 +1,117 @@
+"""filter and prioritize as functions on the index: which candidates fit, why the others do not, and their scores.
+
+Filter never picks the node for the scheduler, which alone knows affinity, topology spread and image locality.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from extender.index import Index
+from extender.ledger.claims import Claim, ClaimState
+from extender.placement import binpack
+from extender.placement.explaining import explain, why_not
+from extender.placement.fitting import could_ever_fit, fits
+from extender.wire import HostPriority
+from fracgpu.errors import ConflictError, RequestError
+from fracgpu.names import NodeName
+from fracgpu.pods import Pod
+from fracgpu.requests import PodRequest, request_of
+
+_UNKNOWN_NODE = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
+
+
+@dataclass(slots=True)
+class Filtered:
+    """The candidates, sorted out: those that fit, and a reason for each of the others.
+
+    `unresolvable` are nodes that no eviction of pods could make fit.
+    """
+
+    fitting: list[NodeName] = field(default_factory=list)
+    failed: dict[NodeName, str] = field(default_factory=dict)
+    unresolvable: dict[NodeName, str] = field(default_factory=dict)
+
+
+def filter_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> Filtered:
+    """Sort out the candidates for a pod.
+
+    Raises:
+        ConflictError: nothing fits now, but only because of what will soon have passed: kube-scheduler tries a pod
+            again after an error, while one that fits nowhere waits for an event in the cluster.
+    """
+    names = list(names)
+    result = Filtered()
+    try:
+        request = request_of(pod)
+    except RequestError as exc:
+        result.unresolvable = dict.fromkeys(names, str(exc))
+        return result
+    if request is None:
+        result.fitting = names
+        return result
+    entry = index.entries.get(pod.uid)
+    if entry is not None:
+        return _only_reserved(entry.claim, names)
+    for name in names:
+        view = index.view(name)
+        if view is None:
+            result.unresolvable[name] = _UNKNOWN_NODE
+        elif fits(view, request):
+            result.fitting.append(name)
+        elif could_ever_fit(view, request):
+            result.failed[name] = why_not(view, request)
+        else:
+            result.unresolvable[name] = why_not(view, request)
+    if not result.fitting:
+        _raise_if_passing(index, request, result.failed)
+    return result
+
+
+def prioritize_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> list[HostPriority]:
+    """Score the candidates; nodes that fracgpu does not know, and pods that ask no GPU, score 0."""
+    names = list(names)
+    scores: dict[NodeName, int] = {}
+    try:
+        request = request_of(pod)
+    except RequestError:
+        request = None  # filter says why
+    if request is not None:
+        scores = binpack.score([view for name in names if (view := index.view(name)) is not None], request)
+    return [HostPriority(name, scores.get(name, 0)) for name in names]
+
+
+def explain_pod(index: Index, pod: Pod) -> str:
+    """Where a pod is, or why it waits, in a sentence with numbers."""
+    try:
+        request = request_of(pod)
+    except RequestError as exc:
+        return str(exc)
+    if request is None:
+        return "asks for no GPU"
+    entry = index.entries.get(pod.uid)
+    if entry is not None:
+        return f"{'bound to' if entry.claim.state is ClaimState.BOUND else 'being bound to'} {entry.claim.node}"
+    return explain_request(index, request)
+
+
+def explain_request(index: Index, request: PodRequest) -> str:
+    """Why the cluster has no room for a request, or where it has."""
+    return explain(index.views(), request, unit=index.unit)
+
+
+def _only_reserved(claim: Claim, names: list[NodeName]) -> Filtered:
+    """An earlier, unfinished bind reserved a node for the pod: going on there is always safe, elsewhere never."""
+    if claim.node not in names:
+        raise ConflictError(f"an earlier binding of the pod to {claim.node} is not finished yet; try again")
+    failed = {name: f"the pod is being bound to {claim.node}" for name in names if name != claim.node}
+    return Filtered([claim.node], failed)
+
+
+def _raise_if_passing(index: Index, request: PodRequest, failed: Iterable[NodeName]) -> None:
+    for name in failed:
+        coming = index.coming_view(name)
+        if coming is not None and fits(coming, request) and (passing := index.passing_on(name)):
+            pods = ", ".join(claim.pod for claim in passing)
+            raise ConflictError(
+                f"there is room on {name} as soon as the shares of {pods} are settled or known to be free; try again"
+            )

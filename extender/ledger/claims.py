@@ -1,0 +1,67 @@
+"""A claim: what a pod takes of the cluster's GPUs, as the ledger keeps it under the pod's UID.
+
+A claim is `binding` from its reservation until its Binding is known to have happened, and carries a deadline for as
+long: after it, the pod is read again and the claim kept or dropped. From then on it is `bound`, until the plugin says
+that the share is free again.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from fracgpu.names import GpuUuid, NodeName, PodUid
+from fracgpu.plans import Plan, Share
+
+
+class ClaimState(StrEnum):
+    """How far the pod of a claim is."""
+
+    BINDING = "binding"
+    BOUND = "bound"
+
+
+class Claim(Struct, frozen=True, rename="camel"):
+    """The shares that one pod takes on one node; its JSON form is what Redis stores and compares."""
+
+    uid: PodUid
+    namespace: str
+    name: str
+    node: NodeName
+    state: ClaimState
+    plan: Plan
+
+    def per_gpu(self) -> Mapping[GpuUuid, Share]:
+        """What the pod takes of each GPU of its node."""
+        return self.plan.per_gpu()
+
+    @property
+    def pod(self) -> str:
+        """``namespace/name``, for people."""
+        return f"{self.namespace}/{self.name}"
+
+    def bound(self) -> "Claim":
+        """The same claim, once its Binding is known to have happened."""
+        return Claim(self.uid, self.namespace, self.name, self.node, ClaimState.BOUND, self.plan)
+
+
+class Entry(Struct, frozen=True):
+    """A claim as it stands in the ledger, with its deadline in milliseconds of Redis TIME (0 for none)."""
+
+    claim: Claim
+    deadline_ms: int
+
+
+def encode_claim(claim: Claim) -> str:
+    """The claim's JSON: the same claim has the same text, so that the ledger can compare texts."""
+    return msgspec.json.encode(claim).decode()
+
+
+def decode_entry(value: str) -> Entry:
+    """Read a value of the ledger, ``<deadline>|<claim JSON>``."""
+    deadline, _, text = value.partition("|")
+    return Entry(_decoder.decode(text), int(deadline))
+
+
+_decoder = msgspec.json.Decoder(Claim)

@@ -1,0 +1,108 @@
+"""Why a pod does not fit, in a sentence with numbers: for one node, and for the whole cluster."""
+
+from collections.abc import Iterable
+
+from extender.placement.fitting import could_ever_fit, fits
+from extender.placement.views import NodeView
+from fracgpu.quantities import Mib, format_mib
+from fracgpu.requests import ContainerRequest, PodRequest
+
+
+def why_not(view: NodeView, request: PodRequest) -> str:
+    """Why the pod does not fit on this node; kube-scheduler counts nodes with the same sentence together."""
+    if not view.pieces:
+        return "has no healthy GPU"
+    need = describe(request, unit=view.unit)
+    if len(request.containers) > 1:
+        free = ", ".join(format_mib(piece * view.unit) for piece in view.pieces)
+        return f"needs {need} at once; the free pieces are {free}"
+    (only,) = request.containers
+    return f"needs {need}; {_lacking(view, only)}"
+
+
+def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> str:
+    """Why the pod fits nowhere in the cluster, or where it does.
+
+    Args:
+        views: every node with GPUs.
+        request: what the pod asks.
+        unit: the cluster's memory unit, to say sizes where there is no node.
+    """
+    views = sorted(views, key=lambda view: view.name)
+    need = describe(request, unit=unit)
+    if not views:
+        return f"needs {need}; no node has announced GPUs yet (kubectl get gpunodes)"
+    fitting = [view.name for view in views if fits(view, request)]
+    if fitting:
+        return f"needs {need}; there is room on {', '.join(fitting)}"
+    best = max(views, key=lambda view: view.pieces)
+    if not any(could_ever_fit(view, request) for view in views):
+        return f"needs {need}; no node could hold it even when empty: {_largest_gpus(views, request)}"
+    if len(request.containers) > 1:
+        return f"{why_not(best, request)}, on {best.name}"
+    (only,) = request.containers
+    if only.seats:
+        roomiest = max(views, key=lambda view: max((gpu.free_seats for gpu in view.gpus if gpu.usable), default=0))
+        return f"needs {need}; {_lacking(roomiest, only)}, on {roomiest.name}"
+    if only.gpus > 1:
+        most = max(views, key=lambda view: _gpus_with_room(view, only))
+        return f"needs {need}; {_lacking(most, only)}, on {most.name}"
+    if not best.pieces:
+        return f"needs {need}; no GPU is healthy"
+    return f"needs {need}; {_lacking(best, only)}, on {best.name}"
+
+
+def describe(request: PodRequest, *, unit: Mib) -> str:
+    """What the pod asks, for a person: ``20 GiB on one GPU``."""
+    parts = [_describe_container(container, unit=unit) for container in request.containers]
+    if len(parts) == 1:
+        return parts[0]
+    return " and ".join(
+        f"{part} for {container.container!r}" for part, container in zip(parts, request.containers, strict=True)
+    )
+
+
+def _describe_container(request: ContainerRequest, *, unit: Mib) -> str:
+    if request.seats:
+        share = f"{request.seats} of {request.replicas} seats" if request.replicas else _count(request.seats, "seat")
+    else:
+        share = format_mib(request.units * unit)
+    return f"{share} on one GPU" if request.gpus == 1 else f"{share} on each of {request.gpus} GPUs"
+
+
+def _lacking(view: NodeView, request: ContainerRequest) -> str:
+    """What the node has instead of what the container asks."""
+    usable = [gpu for gpu in view.gpus if gpu.usable]
+    if request.replicas and not any(gpu.replicas == request.replicas for gpu in usable):
+        counts = ", ".join(sorted({str(gpu.replicas) for gpu in usable}))
+        return f"the GPUs are set to {counts} replicas"
+    if request.gpus > 1:
+        return f"{_count(_gpus_with_room(view, request), 'GPU')} of {len(view.gpus)} with that much free"
+    if request.seats:
+        most = max((gpu.free_seats for gpu in usable), default=0)
+        if most < request.seats:
+            return f"the most free seats on one GPU are {max(0, most)}"
+    return f"the largest free piece is {format_mib(max(view.pieces, default=0) * view.unit)}"
+
+
+def _largest_gpus(views: list[NodeView], request: PodRequest) -> str:
+    if any(container.gpus > 1 for container in request.containers) or len(request.containers) > 1:
+        most = max(views, key=lambda view: len(view.gpus))
+        return f"the most GPUs on one node are {len(most.gpus)}, and the largest GPU has {_largest(views)}"
+    (only,) = request.containers
+    if only.seats:
+        counts = ", ".join(sorted({str(gpu.replicas) for view in views for gpu in view.gpus}, key=int))
+        return f"the GPUs are set to {counts} replicas"
+    return f"the largest GPU has {_largest(views)}"
+
+
+def _largest(views: list[NodeView]) -> str:
+    return format_mib(max((gpu.units * view.unit for view in views for gpu in view.gpus), default=0))
+
+
+def _gpus_with_room(view: NodeView, request: ContainerRequest) -> int:
+    return sum(gpu.has_room_for(gpu.share_for(request)) for gpu in view.gpus)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
