@@ -78,7 +78,7 @@ class Reconciler:
             try:
                 await self._ledger.catch_up()
                 if clock() - swept >= _SWEEP_SECONDS:
-                    self._dirty.update(self._index.entries, self._granted, self._pods.objects)
+                    self._dirty.update(self._index.entries, self._granted, (pod.uid for pod in self.pods))
                     swept = clock()
                 await self._repair_all()
                 if not self.ready.is_set():
@@ -106,13 +106,21 @@ class Reconciler:
             if entry.claim.state is ClaimState.BINDING and entry.deadline_ms <= self._ledger.now_ms
         ]
         for uid in [*self._dirty, *overdue]:
-            await self._look_for_missing(uid)
-            repair = judge(self._facts(uid))
-            if repair is not None:
-                await self._carry_out(uid, repair)
-            self._dirty.discard(uid)
-            if uid not in self._index.entries and uid not in self._granted and uid not in self._pods.objects:
-                self._forget(uid)
+            self._dirty.discard(uid)  # first: what changes while we wait is looked at in the next round
+            try:
+                await self._repair(uid)
+            except (UnavailableError, KubeError):
+                self._dirty.add(uid)
+                raise
+
+    async def _repair(self, uid: PodUid) -> None:
+        await self._look_for_missing(uid)
+        repair = judge(self._facts(uid))
+        if repair is not None:
+            await self._carry_out(uid, repair)
+        if uid not in self._index.entries and uid not in self._granted and uid not in self._pods.objects:
+            self._ended_at.pop(uid, None)
+            self._index.set_ending(uid, ending=False)
 
     async def _carry_out(self, uid: PodUid, repair: Repair) -> None:
         try:
@@ -204,10 +212,6 @@ class Reconciler:
     def _set_ended(self, uid: PodUid, resource_version: str) -> None:
         self._ended_at.setdefault(uid, resource_version)
         self._index.set_ending(uid, ending=True)
-
-    def _forget(self, uid: PodUid) -> None:
-        self._ended_at.pop(uid, None)
-        self._index.set_ending(uid, ending=False)
 
 
 def asks_gpu(pod: Pod) -> bool:

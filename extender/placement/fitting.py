@@ -42,8 +42,6 @@ def _search(view: NodeView, request: PodRequest, *, empty: bool) -> Plan | None:
         gpus = {gpu.uuid: GpuView(gpu.uuid, gpu.units, gpu.replicas, gpu.units, gpu.replicas) for gpu in view.gpus}
     else:
         gpus = {gpu.uuid: gpu for gpu in view.gpus}
-    if all(_takes_nothing(container) for container in request.containers):
-        return None
     hardest_first = sorted(request.containers, key=_demand, reverse=True)
     found = _place(gpus, hardest_first, budget=[_MAX_TRIES])
     if found is None:
@@ -91,7 +89,3 @@ def _choices(gpus: dict[GpuUuid, GpuView], request: ContainerRequest) -> Iterato
 
 def _demand(request: ContainerRequest) -> tuple[int, int, int]:
     return (request.gpus, request.units, request.seats)
-
-
-def _takes_nothing(request: ContainerRequest) -> bool:
-    return not request.units and not request.seats

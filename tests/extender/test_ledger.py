@@ -1,0 +1,230 @@
+"""The ledger on a real server: atomic, idempotent, and never valid in another Redis than the one it was written in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from extender.ledger.claims import Claim, Entry
+from extender.ledger.embedded import EmbeddedRedis
+from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError, connect
+from fracgpu.errors import NoRoomError, UnavailableError
+from fracgpu.names import GpuUuid, PodUid
+from tests.extender.builders import claim
+
+LIMITS = {GpuUuid("GPU-a"): (80, 4), GpuUuid("GPU-b"): (80, 4)}
+
+
+class Copy:
+    """A reader that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: dict[PodUid, Entry] = {}
+        self.snapshots = 0
+
+    def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
+        self.entries = dict(entries)
+        self.snapshots += 1
+
+    def change_claim(self, uid: PodUid, entry: Entry | None) -> None:
+        self.entries.pop(uid, None)
+        if entry is not None:
+            self.entries[uid] = entry
+
+    def claims(self) -> set[str]:
+        return {entry.claim.name for entry in self.entries.values()}
+
+
+class Replica:
+    """An extender replica's ledger, with the copy that it keeps."""
+
+    def __init__(self, url: str) -> None:
+        self.copy = Copy()
+        self.ledger = Ledger(connect(url), reader=self.copy)
+
+    async def rebuild(self, *claims: Claim) -> None:
+        token = await self.ledger.begin_rebuild(lifetime_seconds=30)
+        assert token is not None
+        assert await self.ledger.commit_rebuild(token, list(claims))
+        await self.ledger.catch_up()
+
+    async def reserve(self, wanted: Claim, *, lifetime_seconds: float = 5) -> None:
+        await self.ledger.reserve(
+            wanted, limits={g: LIMITS[g] for g in wanted.per_gpu()}, lifetime_seconds=lifetime_seconds
+        )
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def replica(redis: EmbeddedRedis) -> AsyncIterator[Replica]:
+    found = Replica(redis.url)
+    yield found
+    await found.ledger.close()
+
+
+async def test_an_empty_redis_holds_no_valid_ledger(replica: Replica) -> None:
+    with pytest.raises(LedgerLostError):
+        await replica.ledger.catch_up()
+    with pytest.raises(LedgerLostError):
+        await replica.reserve(claim("pod-1", state="binding"))
+
+
+async def test_of_many_who_race_for_the_last_share_one_gets_it(replica: Replica) -> None:
+    await replica.rebuild(claim("old", units=72))
+
+    results = await asyncio.gather(
+        *(replica.reserve(claim(f"pod-{n}", units=8, state="binding")) for n in range(20)), return_exceptions=True
+    )
+
+    assert [type(result) for result in results if result is not None] == [NoRoomError] * 19
+    await replica.ledger.catch_up()
+    assert len(replica.copy.entries) == 2
+
+
+async def test_seats_are_counted_beside_units(replica: Replica) -> None:
+    await replica.rebuild()
+    limits = {GpuUuid("GPU-a"): (80, 1)}
+    for n, want in enumerate([None, NoRoomError]):
+        wanted = claim(f"pod-{n}", units=8, state="binding")
+        share = wanted.plan.containers["main"][0]
+        plan = type(wanted.plan)(wanted.plan.unit, {"main": (type(share)(share.gpu, 8, 1),)})
+        wanted = Claim(wanted.uid, wanted.namespace, wanted.name, wanted.node, wanted.state, plan)
+        if want is None:
+            await replica.ledger.reserve(wanted, limits=limits, lifetime_seconds=5)
+        else:
+            with pytest.raises(want):
+                await replica.ledger.reserve(wanted, limits=limits, lifetime_seconds=5)
+
+
+async def test_reserving_the_same_again_prolongs_it_and_another_is_refused(replica: Replica) -> None:
+    await replica.rebuild()
+    await replica.reserve(claim("pod-1", units=80, state="binding"), lifetime_seconds=5)
+    await replica.ledger.catch_up()
+    first = replica.copy.entries[PodUid("pod-1")].deadline_ms
+
+    await replica.reserve(claim("pod-1", units=80, state="binding"), lifetime_seconds=60)
+    await replica.ledger.catch_up()
+    assert replica.copy.entries[PodUid("pod-1")].deadline_ms > first
+
+    with pytest.raises(AlreadyClaimedError) as caught:
+        await replica.reserve(claim("pod-1", gpu="GPU-b", units=8, state="binding"))
+    assert caught.value.entry is not None
+    assert caught.value.entry.claim.plan == claim("pod-1", units=80).plan
+
+
+async def test_what_is_true_is_recorded_above_the_limit_and_then_nothing_more_fits(replica: Replica) -> None:
+    await replica.rebuild(claim("old", units=80))
+    await replica.ledger.record(claim("bypassed", units=8))
+    with pytest.raises(NoRoomError, match="-8 units"):
+        await replica.reserve(claim("pod-1", units=1, state="binding"))
+    await replica.ledger.release(claim("old", units=80))
+    await replica.reserve(claim("pod-1", units=72, state="binding"))
+
+
+async def test_releasing_compares_and_forgives_repetition(replica: Replica) -> None:
+    await replica.rebuild(claim("pod-1", units=80))
+    with pytest.raises(AlreadyClaimedError):
+        await replica.ledger.release(claim("pod-1", units=8))
+    await replica.ledger.release(claim("pod-1", units=80))
+    await replica.ledger.release(claim("pod-1", units=80))
+    await replica.reserve(claim("pod-2", units=80, state="binding"))
+
+
+async def test_replacing_moves_the_amounts_to_the_other_gpu(replica: Replica) -> None:
+    await replica.rebuild(claim("pod-1", units=80))
+    await replica.ledger.replace(claim("pod-1", units=80), claim("pod-1", gpu="GPU-b", units=80))
+    await replica.reserve(claim("pod-2", units=80, state="binding"))
+    with pytest.raises(NoRoomError):
+        await replica.reserve(claim("pod-3", gpu="GPU-b", units=1, state="binding"))
+
+
+async def test_another_replica_sees_every_change_in_order(redis: EmbeddedRedis, replica: Replica) -> None:
+    await replica.rebuild()
+    other = Replica(redis.url)
+    await other.ledger.catch_up()
+    await replica.reserve(claim("pod-1", state="binding"))
+    await replica.reserve(claim("pod-2", state="binding"))
+    await replica.ledger.release(claim("pod-1", state="binding"))
+    await other.ledger.catch_up()
+    assert other.copy.claims() == {"pod-2"}
+    assert other.copy.snapshots == 1
+    await other.ledger.close()
+
+
+async def test_a_replica_that_fell_behind_the_trimmed_stream_takes_a_snapshot(
+    redis: EmbeddedRedis, replica: Replica
+) -> None:
+    await replica.rebuild()
+    other = Replica(redis.url)
+    await other.ledger.catch_up()
+    for n in range(10):
+        await replica.reserve(claim(f"pod-{n}", state="binding", units=1))
+    admin = connect(redis.url)
+    await admin.xtrim("{fracgpu}:log", maxlen=2, approximate=False)
+    await admin.aclose()
+    await other.ledger.catch_up()
+    assert other.copy.claims() == {f"pod-{n}" for n in range(10)}
+    assert other.copy.snapshots == 2
+    await other.ledger.close()
+
+
+async def test_redis_gone_is_unavailable_and_the_restarted_one_is_not_trusted_until_rebuilt(
+    redis: EmbeddedRedis, replica: Replica
+) -> None:
+    await replica.rebuild(claim("pod-1", units=80))
+    await redis.kill()
+    with pytest.raises(UnavailableError, match="Redis does not answer"):
+        await replica.ledger.catch_up()
+    await redis.start()
+    with pytest.raises(LedgerLostError):
+        await replica.reserve(claim("pod-2", gpu="GPU-b", state="binding"))
+    await replica.rebuild(claim("pod-3"))
+    assert replica.copy.claims() == {"pod-3"}
+
+
+async def test_every_answered_write_survives_a_kill(redis: EmbeddedRedis, replica: Replica) -> None:
+    await replica.rebuild()
+    for n in range(10):
+        await replica.reserve(claim(f"pod-{n}", state="binding", units=1))
+    await redis.kill()
+    await redis.start()
+    admin = connect(redis.url)
+    assert await admin.hlen("{fracgpu}:claims") == 10
+    await admin.aclose()
+
+
+async def test_one_replica_rebuilds_and_the_others_wait(redis: EmbeddedRedis, replica: Replica) -> None:
+    other = Replica(redis.url)
+    token = await replica.ledger.begin_rebuild(lifetime_seconds=30)
+    assert token is not None
+    assert await other.ledger.begin_rebuild(lifetime_seconds=30) is None
+    assert not await other.ledger.commit_rebuild("another-token", [])
+    assert await replica.ledger.commit_rebuild(token, [])
+    assert await other.ledger.begin_rebuild(lifetime_seconds=30) is None
+    await other.ledger.catch_up()
+    await other.ledger.close()
+
+
+async def test_a_replica_that_slept_through_a_rebuild_cannot_write_before_it_has_read(
+    redis: EmbeddedRedis, replica: Replica
+) -> None:
+    await replica.rebuild()
+    sleeper = Replica(redis.url)
+    await sleeper.ledger.catch_up()
+    admin = connect(redis.url)
+    await admin.flushall()
+    await admin.aclose()
+    await replica.rebuild(claim("pod-1", units=80))
+    with pytest.raises(UnavailableError, match="rebuilt"):
+        await sleeper.reserve(claim("pod-2", gpu="GPU-b", state="binding"))
+    await sleeper.ledger.catch_up()
+    assert sleeper.copy.claims() == {"pod-1"}
+    await sleeper.ledger.close()

@@ -1,0 +1,135 @@
+"""Placement on plain views: what fits, which GPU, which node first, and the sentence when nothing does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.placement import binpack
+from extender.placement.explaining import explain, why_not
+from extender.placement.fitting import choose, could_ever_fit, fits
+from extender.placement.views import NodeView
+from fracgpu.names import NodeName
+from fracgpu.requests import ContainerRequest, PodRequest
+from tests.extender.builders import UNIT, gpu_view, node_view, request
+
+NODE = node_view("node-1", gpu_view("GPU-a", free=80), gpu_view("GPU-b", free=10), gpu_view("GPU-c", free=24))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "want_gpus"),
+    [
+        pytest.param(request(8), ["GPU-b"], id="the fullest GPU with room"),
+        pytest.param(request(10), ["GPU-b"], id="a piece that fits exactly"),
+        pytest.param(request(11), ["GPU-c"], id="the next larger piece"),
+        pytest.param(request(81), None, id="more than any GPU, though the sum would do"),
+        pytest.param(request(20, gpus=2), ["GPU-a", "GPU-c"], id="two different GPUs"),
+        pytest.param(request(20, gpus=3), None, id="three GPUs where two have room"),
+        pytest.param(request(seats=1), ["GPU-c"], id="a seat takes its quarter of the memory too"),
+        pytest.param(request(seats=4), ["GPU-a"], id="all seats are the whole GPU"),
+        pytest.param(request(seats=1, replicas=8), None, id="seats of another replica count"),
+        pytest.param(request(seats=5), None, id="more seats than a GPU has"),
+    ],
+)
+def test_choice_of_gpus(wanted: PodRequest, want_gpus: list[str] | None) -> None:
+    plan = choose(NODE, wanted)
+    assert (plan and [share.gpu for share in plan.containers["main"]]) == want_gpus
+    assert fits(NODE, wanted) == (want_gpus is not None)
+
+
+def test_an_unhealthy_gpu_and_an_overdrawn_gpu_take_nothing() -> None:
+    view = node_view("node-1", gpu_view("GPU-a", free=80, usable=False), gpu_view("GPU-b", free=-4))
+    assert choose(view, request(1)) is None
+    assert view.pieces == (0,)
+    assert could_ever_fit(view, request(80))
+
+
+def test_containers_that_fit_only_in_one_way_are_placed_that_way() -> None:
+    view = node_view("node-1", gpu_view("GPU-a", free=8), gpu_view("GPU-b", free=8))
+    sizes = [4, 3, 3, 2, 2, 2]  # best fit alone would put 4+3 together and strand a 2
+    wanted = PodRequest(tuple(ContainerRequest(f"c{n}", 1, size, 0) for n, size in enumerate(sizes)))
+    plan = choose(view, wanted)
+    assert plan is not None
+    assert {share.units for share in plan.per_gpu().values()} == {8}
+
+
+@given(
+    free=st.lists(st.integers(-5, 20), min_size=1, max_size=5),
+    wanted=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), min_size=1, max_size=3),
+)
+def test_a_plan_never_takes_more_than_is_free(free: list[int], wanted: list[tuple[int, int]]) -> None:
+    view = node_view("n", *(gpu_view(f"GPU-{n}", free=units, units=20) for n, units in enumerate(free)))
+    ask = PodRequest(tuple(ContainerRequest(f"c{n}", gpus, units, 0) for n, (gpus, units) in enumerate(wanted)))
+    plan = choose(view, ask)
+    assert fits(view, ask) == (plan is not None)
+    if plan is None:
+        return
+    taken = plan.per_gpu()
+    assert all(taken[gpu.uuid].units <= gpu.free_units for gpu in view.gpus if gpu.uuid in taken)
+    for container in ask.containers:
+        shares = plan.containers[container.container]
+        assert len({share.gpu for share in shares}) == container.gpus
+        assert {share.units for share in shares} == {container.units}
+
+
+def test_the_best_node_has_ten_and_every_other_less() -> None:
+    views = [
+        node_view("empty", gpu_view("GPU-a", free=80)),
+        node_view("tight", gpu_view("GPU-b", free=10)),
+        node_view("tight-too", gpu_view("GPU-c", free=10)),
+        node_view("full", gpu_view("GPU-d", free=2)),
+    ]
+    scores = binpack.score(views, request(8))
+    assert scores[NodeName("tight")] == 10
+    assert all(score < 10 for name, score in scores.items() if name != "tight")
+    assert scores[NodeName("full")] == 0
+    assert scores[NodeName("tight-too")] > scores[NodeName("empty")] > 0
+
+
+CLUSTER = [
+    node_view("node-1", gpu_view("GPU-a", free=8), gpu_view("GPU-b", free=16)),
+    node_view("node-2", gpu_view("GPU-c", free=24), gpu_view("GPU-d", free=24)),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "want"),
+    [
+        pytest.param(
+            request(40), "needs 20 GiB on one GPU; the largest free piece is 12 GiB, on node-2", id="fragmented"
+        ),
+        pytest.param(
+            request(81),
+            "needs 40.5 GiB on one GPU; no node could hold it even when empty: the largest GPU has 40 GiB",
+            id="larger than any GPU",
+        ),
+        pytest.param(
+            request(16, gpus=3),
+            "needs 8 GiB on each of 3 GPUs; no node could hold it even when empty: "
+            "the most GPUs on one node are 2, and the largest GPU has 40 GiB",
+            id="more GPUs than a node has",
+        ),
+        pytest.param(
+            request(30, gpus=2),
+            "needs 15 GiB on each of 2 GPUs; 0 GPUs of 2 with that much free, on node-1",
+            id="too few GPUs with room",
+        ),
+        pytest.param(
+            request(seats=2),
+            "needs 2 seats on one GPU; the largest free piece is 8 GiB, on node-1",
+            id="seats without memory",
+        ),
+        pytest.param(request(8), "needs 4 GiB on one GPU; there is room on node-1, node-2", id="it fits"),
+    ],
+)
+def test_the_reason_in_a_sentence(wanted: PodRequest, want: str) -> None:
+    assert explain(CLUSTER, wanted, unit=UNIT) == want
+
+
+def test_the_reason_for_one_node() -> None:
+    assert why_not(CLUSTER[1], request(40)) == "needs 20 GiB on one GPU; the largest free piece is 12 GiB"
+    assert why_not(node_view("n", gpu_view("GPU-a", free=80, usable=False)), request(1)) == "has no healthy GPU"
+
+
+def test_a_cluster_without_nodes_says_so() -> None:
+    nobody: list[NodeView] = []
+    assert "no node has announced GPUs" in explain(nobody, request(8), unit=UNIT)

@@ -1,0 +1,100 @@
+"""What the ledger should say of a pod, by all that can be known of it."""
+
+from typing import Any
+
+import pytest
+
+from extender.ledger.claims import Claim, Entry
+from extender.reconciler import has_ended, rebuilt_claims
+from extender.reconciling import Drift, Facts, Repair, is_at_least, judge
+from fracgpu.names import GpuUuid
+from fracgpu.plans import Plan, Share
+from tests.extender.builders import UNIT, claim, gpu_node, grant, pod
+
+NOW = 1000
+BINDING = claim("pod-1", state="binding")
+BOUND = claim("pod-1")
+ELSEWHERE = claim("pod-1", gpu="GPU-b")
+
+
+def facts(**known: Any) -> Facts:
+    nothing: dict[str, Any] = {"entry": None, "planned": None, "granted": None, "ended_at": "", "node": None}
+    return Facts(**(nothing | known), now_ms=NOW)
+
+
+CASES: dict[str, tuple[Facts, Repair | None]] = {
+    "nothing is known": (facts(), None),
+    "bound as planned": (facts(entry=Entry(BOUND, 0), planned=BOUND), None),
+    "bound and granted as planned": (facts(entry=Entry(BOUND, 0), planned=BOUND, granted=BOUND), None),
+    "a bind is under way": (facts(entry=Entry(BINDING, NOW + 1)), None),
+    "a bind's deadline has passed": (facts(entry=Entry(BINDING, NOW)), Repair(Drift.UNSETTLED, BINDING, None)),
+    "the pod is seen bound": (
+        facts(entry=Entry(BINDING, NOW + 1), planned=BOUND),
+        Repair(Drift.CONFIRMED, BINDING, BOUND),
+    ),
+    "the ledger forgot a bound pod": (facts(planned=BOUND), Repair(Drift.UNKNOWN_POD, None, BOUND)),
+    "a pod bypassed the extender": (facts(granted=BOUND), Repair(Drift.UNKNOWN_POD, None, BOUND)),
+    "the kubelet gave another gpu": (
+        facts(entry=Entry(BOUND, 0), planned=BOUND, granted=ELSEWHERE),
+        Repair(Drift.OFF_PLAN, BOUND, ELSEWHERE),
+    ),
+    "bound to other shares than reserved": (
+        facts(entry=Entry(BINDING, NOW + 1), planned=ELSEWHERE),
+        Repair(Drift.OFF_PLAN, BINDING, ELSEWHERE),
+    ),
+    "ended, and the plugin has seen it": (
+        facts(entry=Entry(BOUND, 0), planned=BOUND, ended_at="50", node=gpu_node("node-1", observed="50")),
+        Repair(Drift.RELEASED, BOUND, None),
+    ),
+    "ended, and the plugin has not seen it yet": (
+        facts(entry=Entry(BOUND, 0), ended_at="50", node=gpu_node("node-1", observed="49")),
+        None,
+    ),
+    "ended, and its process lives on": (
+        facts(entry=Entry(BOUND, 0), granted=BOUND, ended_at="50", node=gpu_node("node-1", observed="60")),
+        None,
+    ),
+    "ended, and its node is gone": (facts(entry=Entry(BOUND, 0), ended_at="50"), Repair(Drift.RELEASED, BOUND, None)),
+    "not seen to have ended": (facts(entry=Entry(BOUND, 0), node=gpu_node("node-1", observed="60")), None),
+}
+
+
+@pytest.mark.parametrize(("known", "want"), CASES.values(), ids=CASES.keys())
+def test_judgement(known: Facts, want: Repair | None) -> None:
+    assert judge(known) == want
+
+
+def test_of_two_containers_the_one_not_yet_admitted_keeps_its_plan() -> None:
+    plan = Plan(UNIT, {"main": (Share(GpuUuid("GPU-a"), 8),), "side": (Share(GpuUuid("GPU-b"), 4),)})
+    planned = Claim(BOUND.uid, BOUND.namespace, BOUND.name, BOUND.node, BOUND.state, plan)
+    assert judge(facts(entry=Entry(planned, 0), planned=planned, granted=BOUND)) is None
+
+
+def test_a_phase_alone_does_not_end_a_pod() -> None:
+    assert not has_ended(pod("p", phase="Failed", running=True))
+    assert has_ended(pod("p", phase="Failed", running=False))
+    assert not has_ended(pod("p", phase="Running", running=False))
+
+
+@pytest.mark.parametrize(
+    ("version", "other", "want"),
+    [("10", "9", True), ("9", "10", False), ("9", "9", True), ("", "1", False), ("x", "1", False), ("1", "", False)],
+)
+def test_resource_versions_are_compared_as_numbers(version: str, other: str, want: bool) -> None:
+    assert is_at_least(version, other) is want
+
+
+def test_a_rebuild_takes_plans_of_the_living_and_grants_of_everybody() -> None:
+    nodes = [
+        gpu_node(
+            "node-1", "GPU-a", "GPU-b", grants=(grant("ghost", "GPU-a", units=16), grant("lives", "GPU-b", units=8))
+        )
+    ]
+    pods = [
+        pod("lives", node="node-1", plan=claim("lives").plan),
+        pod("ended", node="node-1", plan=claim("ended").plan, phase="Succeeded", running=False),
+        pod("waits", units=8),
+    ]
+    claims = {found.name: found for found in rebuilt_claims(pods, nodes)}
+    assert set(claims) == {"ghost", "lives"}
+    assert claims["lives"].plan.containers["main"] == (Share(GpuUuid("GPU-b"), 8),)
