@@ -45,6 +45,9 @@ class Extender:
         nodes = candidates(args)
         await self._catch_up()
         found = filter_nodes(self._index, args.pod, nodes)
+        if not found.fitting and not self._reconciler.is_current:
+            # A pod that fits nowhere waits for the next event in the cluster: not to be said of an old picture.
+            raise UnavailableError("the API server cannot be followed at the moment; try again")
         _logger.info(
             "filtered",
             extra={"pod": args.pod.key, "uid": args.pod.uid, "nodes_in": len(nodes), "nodes_ok": len(found.fitting)},

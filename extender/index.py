@@ -24,7 +24,7 @@ class Index:
         self._entries: dict[PodUid, Entry] = {}  # pod UID -> its claim
         self._on_node: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods with a claim there
         self._views: dict[NodeName, NodeView] = {}  # node name -> view; missing where something changed since
-        self._ending: set[PodUid] = set()  # pods that ended, and whose claims wait for the plugin's word
+        self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
         self.entries: Mapping[PodUid, Entry] = MappingProxyType(self._entries)
 
@@ -41,7 +41,7 @@ class Index:
         return found
 
     def coming_view(self, name: NodeName) -> NodeView | None:
-        """The node as it will be when what is under way has ended: unfinished binds failed, ended pods released."""
+        """The node as it will be when what is under way is over: unfinished binds failed, ending pods released."""
         node = self._nodes.get(name)
         passing = [uid for uid in self._on_node.get(name, ()) if self._is_passing(uid)]
         if node is None or not passing:
@@ -90,7 +90,7 @@ class Index:
             self._insert(uid, entry)
 
     def set_ending(self, uid: PodUid, *, ending: bool) -> None:
-        """Say whether a pod ended while its claim stays until its share is known to be free."""
+        """Say whether a pod is being deleted or has ended; its claim stays until its share is known to be free."""
         if ending:
             self._ending.add(uid)
         else:

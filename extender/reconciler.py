@@ -62,6 +62,11 @@ class Reconciler:
         """The pods of the cluster that ask for GPUs."""
         return self._pods.objects.values()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether what this replica does not know of the cluster is only what is on its way to it."""
+        return self._pods.is_current and self._nodes.is_current
+
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -190,6 +195,8 @@ class Reconciler:
         pod = change.object
         if change.kind is ChangeKind.DELETED or has_ended(pod):
             self._set_ended(pod.uid, pod.metadata.resource_version)
+        elif pod.metadata.deletion_timestamp is not None:
+            self._index.set_ending(pod.uid, ending=True)
         self._touch([pod.uid])
 
     def _on_node(self, change: Change[GpuNode]) -> None:

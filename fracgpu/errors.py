@@ -9,7 +9,10 @@ FracgpuError
 │   └── SettingError      a flag or environment variable of a service
 ├── NoRoomError           nothing free of the requested shape
 ├── ConflictError         someone else was faster; trying again may help
-└── UnavailableError      a part we depend on does not answer, or is not ready yet
+│   └── AlreadyClaimedError  (extender/ledger) the pod has another claim than the caller believes
+├── UnavailableError      a part we depend on does not answer, or is not ready yet
+│   └── LedgerLostError   (extender/ledger) Redis holds no valid ledger; it is being rebuilt
+└── KubeError             (fracgpu/kube) the API server refused, did not answer, or answered something unusable
 """
 
 from typing import ClassVar

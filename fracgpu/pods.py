@@ -84,12 +84,22 @@ class ContainerStatus(_K8s, frozen=True):
     state: ContainerState | None = None
 
 
+class PodCondition(_K8s, frozen=True):
+    """core/v1 PodCondition."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
 class PodStatus(_K8s, frozen=True):
     """core/v1 PodStatus."""
 
     phase: str = ""
     reason: str = ""
     message: str = ""
+    conditions: tuple[PodCondition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
 

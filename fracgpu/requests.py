@@ -88,7 +88,8 @@ def request_of(pod: Pod) -> PodRequest | None:
             f"the pod asks for both {RESOURCE_MEMORY} and {RESOURCE_REPLICA} ({described}): Kubernetes would allocate "
             "them apart, perhaps on two GPUs. Use one of the two in all containers of a pod"
         )
-    target = pod.annotations.get(ANNOTATION_CONTAINER) or holders[0][0].name
+    first_app = next((container for container, _ in holders if container in pod.containers), holders[0][0])
+    target = pod.annotations.get(ANNOTATION_CONTAINER) or first_app.name
     return PodRequest(
         tuple(
             _container_request(container, name, pod.annotations if container.name == target else {})
@@ -166,5 +167,8 @@ def _amount(container: Container, resource: str) -> int:
             "least 0"
         ) from exc
     if amount > _MAX_UNITS:
-        raise RequestError(f"container {container.name!r} has the limit {resource}: {amount}, more than any node has")
+        raise RequestError(
+            f"container {container.name!r} has the limit {resource}: {str(value)[:64]!r}, more than any node has; it "
+            'counts units or seats, not bytes, for example "8"'
+        )
     return amount

@@ -6,17 +6,25 @@ need a Redis that they share.
 """
 
 import asyncio
-import ctypes
+import os
+import shutil
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from fracgpu.errors import SettingError, UnavailableError
 
 _START_SECONDS: Final = 10.0
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_END_WITH_PARENT: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL (linux/prctl.h)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Run in a Python of its own that then becomes the server: after a fork in a process with threads, as gRPC's and
+uvloop's users are, nothing but exec is safe."""
 _MAX_SOCKET_PATH: Final = 100  # sun_path has 108 bytes
 
 
@@ -50,7 +58,10 @@ class EmbeddedRedis:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
-            binary, *self._options(), stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, preexec_fn=_end_with_parent()
+            *(sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), str(binary), *self._options()),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
         )
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -66,6 +77,11 @@ class EmbeddedRedis:
     async def kill(self) -> None:
         """Kill the server as a crash would."""
         await self._end(signal.SIGKILL)
+
+    async def erase(self) -> None:
+        """Stop the server and forget its data."""
+        await self.stop()
+        shutil.rmtree(self._directory)
 
     @property
     def _socket(self) -> Path:
@@ -124,12 +140,3 @@ def _find_binary() -> Path:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as exc:
         raise SettingError(f"the embedded Redis cannot run here ({exc}); pass --redis-url redis://HOST:6379/0") from exc
-
-
-def _end_with_parent() -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: nothing may be imported after it
-
-    def in_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return in_child

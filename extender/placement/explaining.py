@@ -14,8 +14,7 @@ def why_not(view: NodeView, request: PodRequest) -> str:
         return "has no healthy GPU"
     need = describe(request, unit=view.unit)
     if len(request.containers) > 1:
-        free = ", ".join(format_mib(piece * view.unit) for piece in view.pieces)
-        return f"needs {need} at once; the free pieces are {free}"
+        return f"needs {need} at once; the free pieces are {_pieces(view)}"
     (only,) = request.containers
     return f"needs {need}; {_lacking(view, only)}"
 
@@ -35,21 +34,25 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> str
     fitting = [view.name for view in views if fits(view, request)]
     if fitting:
         return f"needs {need}; there is room on {', '.join(fitting)}"
-    best = max(views, key=lambda view: view.pieces)
+    reason = f"needs {need}; {_closest(views, request)}"
     if not any(could_ever_fit(view, request) for view in views):
-        return f"needs {need}; no node could hold it even when empty: {_largest_gpus(views, request)}"
-    if len(request.containers) > 1:
-        return f"{why_not(best, request)}, on {best.name}"
-    (only,) = request.containers
-    if only.seats:
-        roomiest = max(views, key=lambda view: max((gpu.free_seats for gpu in view.gpus if gpu.usable), default=0))
-        return f"needs {need}; {_lacking(roomiest, only)}, on {roomiest.name}"
-    if only.gpus > 1:
-        most = max(views, key=lambda view: _gpus_with_room(view, only))
-        return f"needs {need}; {_lacking(most, only)}, on {most.name}"
+        reason += f"; no node could hold it even when empty: {_largest_gpus(views, request)}"
+    return reason
+
+
+def _closest(views: list[NodeView], request: PodRequest) -> str:
+    """What the node has that comes closest to what is asked."""
+    best = max(views, key=lambda view: view.pieces)
     if not best.pieces:
-        return f"needs {need}; no GPU is healthy"
-    return f"needs {need}; {_lacking(best, only)}, on {best.name}"
+        return "no GPU is healthy"
+    if len(request.containers) > 1:
+        return f"the free pieces are {_pieces(best)}, on {best.name}"
+    (only,) = request.containers
+    if only.gpus > 1:
+        best = max(views, key=lambda view: _gpus_with_room(view, only))
+    elif only.seats:
+        best = max(views, key=lambda view: max((gpu.free_seats for gpu in view.gpus if gpu.usable), default=0))
+    return f"{_lacking(best, only)}, on {best.name}"
 
 
 def describe(request: PodRequest, *, unit: Mib) -> str:
@@ -83,6 +86,10 @@ def _lacking(view: NodeView, request: ContainerRequest) -> str:
         if most < request.seats:
             return f"the most free seats on one GPU are {max(0, most)}"
     return f"the largest free piece is {format_mib(max(view.pieces, default=0) * view.unit)}"
+
+
+def _pieces(view: NodeView) -> str:
+    return ", ".join(format_mib(piece * view.unit) for piece in view.pieces)
 
 
 def _largest_gpus(views: list[NodeView], request: PodRequest) -> str:

@@ -99,12 +99,14 @@ CLUSTER = [
         ),
         pytest.param(
             request(81),
-            "needs 40.5 GiB on one GPU; no node could hold it even when empty: the largest GPU has 40 GiB",
+            "needs 40.5 GiB on one GPU; the largest free piece is 12 GiB, on node-2; "
+            "no node could hold it even when empty: the largest GPU has 40 GiB",
             id="larger than any GPU",
         ),
         pytest.param(
             request(16, gpus=3),
-            "needs 8 GiB on each of 3 GPUs; no node could hold it even when empty: "
+            "needs 8 GiB on each of 3 GPUs; 2 GPUs of 2 with that much free, on node-2; "
+            "no node could hold it even when empty: "
             "the most GPUs on one node are 2, and the largest GPU has 40 GiB",
             id="more GPUs than a node has",
         ),

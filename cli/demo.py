@@ -1,0 +1,144 @@
+"""`fracgpu demo`: the main job on a simulated cluster, live in the terminal or once for a program."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from cli.display import render
+from cli.report import Report
+from fracgpu.errors import FracgpuError, SettingError
+from fracgpu.quantities import DEFAULT_MEMORY_UNIT
+
+EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
+_SETTLE_SECONDS: Final = 60.0
+_REFRESH_SECONDS: Final = 0.5
+_EXIT_FAILED: Final = 1
+_EXIT_USAGE: Final = 2
+
+
+def run_demo(*, once: bool | None, as_json: bool, manifests: Path | None, redis_url: str | None) -> int:
+    """Run the demo.
+
+    Args:
+        once: end with the final table; None: only where there is no terminal.
+        as_json: print the final table as JSON on stdout and nothing else there.
+        manifests: a directory to apply instead of the examples.
+        redis_url: a Redis to use instead of an embedded one.
+
+    Returns:
+        0; 1 where the services did not work as they should; 2 where the arguments cannot be used.
+    """
+    ends = as_json or (not sys.stdout.isatty() if once is None else once)
+    if as_json and once is False:
+        print("error: --json prints the final table, and --stay never comes to one; use one of them", file=sys.stderr)
+        return _EXIT_USAGE
+    directory = Path(tempfile.mkdtemp(prefix="fracgpu-"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # pynvml's, about its own name
+            code = asyncio.run(
+                _demo(directory, ends=ends, as_json=as_json, manifests=manifests or EXAMPLES, redis_url=redis_url)
+            )
+    except SettingError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        code = _EXIT_USAGE
+    except FracgpuError as exc:
+        print(f"error: {exc}\nThe logs are kept in {directory}", file=sys.stderr)
+        return _EXIT_FAILED
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    shutil.rmtree(directory, ignore_errors=True)
+    return code
+
+
+async def _demo(directory: Path, *, ends: bool, as_json: bool, manifests: Path, redis_url: str | None) -> int:
+    from cli.simulation import Simulation
+    from playground.manifests import load
+
+    try:
+        wanted = load(manifests)
+    except OSError as exc:
+        raise SettingError(f"--manifests {manifests} cannot be read ({exc.strerror}); name a directory") from exc
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    console = Console()
+    with _progress() as on_step:
+        simulation = Simulation(directory, redis_url=redis_url, on_step=on_step)
+        if not await _unless(stop, simulation.start()):
+            await simulation.stop()
+            return 128 + signal.SIGINT
+    try:
+        for refused in wanted.refused:
+            simulation.refuse(refused.name, refused.message)
+        applying = asyncio.create_task(simulation.apply(wanted.pods))
+        if not ends:
+            await _show_live(console, simulation.report, stop=stop)
+            await applying
+            return 0
+        await applying
+        settled = await simulation.settled(timeout_seconds=_SETTLE_SECONDS)
+        report = await simulation.report()
+    finally:
+        await simulation.stop()
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        console.print(render(report, unit=DEFAULT_MEMORY_UNIT))
+    return _verdict(report, settled=settled)
+
+
+def _verdict(report: Report, *, settled: bool) -> int:
+    """The exit code: waiting and refused pods are results, an over-committed GPU is a defect."""
+    for sentence in report.overcommitted():
+        print(f"error: over-committed: {sentence}", file=sys.stderr)
+    if not settled:
+        print(f"error: not every pod was settled within {_SETTLE_SECONDS:.0f} s", file=sys.stderr)
+    return _EXIT_FAILED if report.overcommitted() or not settled else 0
+
+
+async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], *, stop: asyncio.Event) -> None:
+    with Live(console=console, refresh_per_second=4, vertical_overflow="visible") as live:
+        while not stop.is_set():
+            found = await report()
+            live.update(render(found, unit=DEFAULT_MEMORY_UNIT, footer="Ctrl-C ends the demo."))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_SECONDS):
+                    await stop.wait()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Await the work, unless we are asked to stop meanwhile; whether it was done."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+        return False
+    working.result()
+    return True
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Say on stderr what is being started: a spinner on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda step: console.print(f"starting: {step}")
+        return
+    with console.status("starting") as status:
+        yield lambda step: status.update(f"starting: {step}")

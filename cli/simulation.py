@@ -1,0 +1,345 @@
+"""The playground cluster with the real services in it: what `fracgpu demo` runs, and the end-to-end tests.
+
+Webhook, extender, Redis and a device plugin per node are processes of their own, exactly as a cluster would run
+them; API server, scheduler and kubelets are the playground's, in this process. Nothing of it listens beyond loopback.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import trustme
+
+from cli.processes import ServiceProcess
+from cli.report import Report, make_report
+from extender.ledger.embedded import EmbeddedRedis
+from fracgpu.errors import UnavailableError
+from fracgpu.gpunodes import GpuNode
+from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid
+from fracgpu.pods import Pod
+from playground.admission import Webhook
+from playground.apiserver import ApiServer
+from playground.cluster import ApiStatusError, JsonObject
+from playground.kubelet import Kubelet
+from playground.nvml import SimulatedGpu, write_state
+from playground.scheduler import Scheduler
+
+WEBHOOK_NAME: Final = "pods.fracgpu.io"
+_BINDING_TIMEOUT_SECONDS: Final = 1.0  # a loopback API server; also how long a rebuild of the ledger waits, twice
+_JOIN_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedNode:
+    """A node with `count` equal GPUs of `memory_mib` MiB each."""
+
+    name: str
+    product: str
+    memory_mib: int
+    count: int
+
+    def gpus(self) -> list[SimulatedGpu]:
+        """Its GPUs, with UUIDs that tell where they are."""
+        node = int.from_bytes(self.name.encode(), "big") % 2**32
+        return [
+            SimulatedGpu(
+                uuid=f"GPU-{node:08x}-0000-4000-8000-{number:012d}",
+                product=self.product,
+                memory_mib=self.memory_mib,
+                minor=number,
+                pci_bus_id=f"00000000:{number + 1:02x}:00.0",
+            )
+            for number in range(self.count)
+        ]
+
+
+DEFAULT_NODES: Final = (
+    SimulatedNode("node-1", "NVIDIA A100-SXM4-40GB", 40960, 2),
+    SimulatedNode("node-2", "NVIDIA L4", 23034, 1),
+    SimulatedNode("node-3", "Tesla T4", 15360, 2),
+    SimulatedNode("node-4", "NVIDIA A10", 23028, 4),
+)
+
+
+class Simulation:
+    """One cluster, between `start` and `stop`.
+
+    Args:
+        directory: an empty folder of a short path (sockets live in it); logs stay there.
+        nodes: the nodes to simulate.
+        redis_url: a Redis to use; None starts an embedded one.
+        plugin_options: further flags for every device plugin.
+        on_step: told what is being started.
+
+    Attributes:
+        api: the API server.
+        kubelets: node name -> its kubelet.
+        redis: the embedded Redis, if it is ours.
+        scheduler: after `start`, the scheduler.
+        webhook, extender, plugins: the service processes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes: Sequence[SimulatedNode] = DEFAULT_NODES,
+        redis_url: str | None = None,
+        plugin_options: Sequence[str] = (),
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._directory = directory
+        self._nodes = nodes
+        self._redis_url = redis_url
+        self._on_step = on_step
+        self._stack = contextlib.AsyncExitStack()
+        self._pod_names: dict[PodUid, str] = {}  # pod UID -> namespace/name, of every pod ever created
+        self._refused: dict[str, str] = {}  # pod -> what the user was told
+        self._http: aiohttp.ClientSession | None = None
+        self.extender_url = ""
+        self.api = ApiServer()
+        self.redis: EmbeddedRedis | None = None if redis_url else EmbeddedRedis(directory / "redis")
+        self.kubelets: dict[NodeName, Kubelet] = {}
+        for number, node in enumerate(nodes):
+            root = directory / f"n{number}"
+            (root / "cgroup").mkdir(parents=True)
+            write_state(root / "gpus.json", node.gpus())
+            self.kubelets[NodeName(node.name)] = Kubelet(
+                cluster=self.api.cluster,
+                node_name=NodeName(node.name),
+                root=root,
+                cgroup_root=root / "cgroup",
+                nvml_state=root / "gpus.json",
+                seed=number,
+            )
+        self.scheduler: Scheduler | None = None
+        self._extender_port = _free_port()  # kept, so that the scheduler finds an extender that was started again
+        self.webhook = self._service("webhook", "-m", "webhook", *self._webhook_options())
+        self.extender = self._service("extender", "-m", "extender", *self._extender_options())
+        self.plugins = {
+            NodeName(node.name): self._service(
+                f"plugin-{node.name}", *self._plugin_command(node.name, directory / f"n{number}"), *plugin_options
+            )
+            for number, node in enumerate(nodes)
+        }
+
+    async def start(self) -> None:
+        """Start everything; returns when a pod can be placed.
+
+        Raises:
+            UnavailableError: a part did not come up; with the end of its log.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End everything."""
+        await self._stack.aclose()
+
+    async def apply(self, pods: Iterable[JsonObject]) -> None:
+        """Create pods, as `kubectl apply` would; those that are refused are in the report."""
+        for pod in pods:
+            name = _name_of(pod)
+            try:
+                created = await self.api.cluster.create("pods", pod)
+            except ApiStatusError as exc:
+                self.refuse(name, exc.message)
+            else:
+                found = created["metadata"]
+                self._pod_names[PodUid(found["uid"])] = f"{found['namespace']}/{found['name']}"
+
+    def refuse(self, name: str, message: str) -> None:
+        """Note what was refused before it was a pod."""
+        self._refused[name] = message
+
+    async def settled(self, *, timeout_seconds: float) -> bool:
+        """Wait until every pod runs, has ended, or waits for room; False where that took too long."""
+        if self.scheduler is None:
+            raise UnavailableError("the simulation was not started")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    await self.scheduler.settled()
+                    if not await self._wait_for_bound_pods():
+                        return True
+        except TimeoutError:
+            return False
+
+    async def report(self) -> Report:
+        """Who holds what, who waits and why, who was refused: now."""
+        nodes, _ = await self.api.cluster.list("gpunodes")
+        pods, _ = await self.api.cluster.list("pods")
+        held = {name: kubelet.held_device_ids() for name, kubelet in self.kubelets.items()}
+        waiting = {}
+        for pod in msgspec.convert(pods, list[Pod]):
+            self._pod_names[pod.uid] = pod.key
+            if reason := await self._why_not_running(pod):
+                waiting[pod.key] = reason
+        return make_report(
+            nodes=msgspec.convert(nodes, list[GpuNode]),
+            held=held,
+            pod_names=self._pod_names,
+            waiting=waiting,
+            refused=self._refused,
+        )
+
+    async def _start(self) -> None:
+        self._on_step("API server and kubelets")
+        self._http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        await self.api.start()
+        self._stack.push_async_callback(self.api.stop)
+        (self._directory / "kubeconfig").write_text(self.api.kubeconfig())
+        for kubelet in self.kubelets.values():
+            await kubelet.start()
+            self._stack.push_async_callback(kubelet.runtime.close)
+            self._stack.push_async_callback(kubelet.stop)
+        if self.redis is not None:
+            self._on_step("Redis")
+            await self.redis.start()
+            self._stack.push_async_callback(self.redis.stop)
+        self._on_step("webhook, extender and device plugins")
+        ca_pem = self._make_certificates()
+        processes = [self.extender, self.webhook, *self.plugins.values()]
+        for process in processes:
+            await process.start()
+            self._stack.push_async_callback(process.stop)
+        webhook_url = await self.webhook.ready()
+        self.api.set_webhooks([Webhook(name=WEBHOOK_NAME, url=f"{webhook_url}/mutate", ca_pem=ca_pem)])
+        self.extender_url = await self.extender.ready()
+        for plugin in self.plugins.values():
+            await plugin.ready()
+        self._on_step("nodes joining")
+        await self.joined()
+        self.scheduler = Scheduler(
+            self.api.cluster, extender_url=self.extender_url, wake_on_gpunodes=False, initial_backoff=0.2, seed=0
+        )
+        await self.scheduler.start()
+        self._stack.push_async_callback(self.scheduler.stop)
+
+    async def joined(self) -> None:
+        """Wait until the extender can decide and every node offers its GPUs.
+
+        Raises:
+            UnavailableError: that took too long; says what is missing.
+        """
+        missing = ""
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                while missing := await self._missing():  # noqa: ASYNC110 (its readiness is only to be asked for)
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError as exc:
+            raise UnavailableError(f"after {_JOIN_SECONDS:.0f} s {missing}; logs are in {self._directory}") from exc
+
+    async def _missing(self) -> str:
+        gpu_nodes, _ = await self.api.cluster.list("gpunodes")
+        announced = {found["metadata"]["name"] for found in gpu_nodes}
+        nodes, _ = await self.api.cluster.list("nodes")
+        offering = {n["metadata"]["name"] for n in nodes if n["status"].get("allocatable", {}).get(RESOURCE_MEMORY)}
+        lacking = [node.name for node in self._nodes if node.name not in announced & offering]
+        if lacking:
+            return f"{', '.join(lacking)} did not offer GPUs"
+        return "" if await self._ask_extender("/readyz") is not None else "the extender was not ready"
+
+    async def _ask_extender(self, path: str) -> Any:
+        """GET a path; None where there is no good answer."""
+        assert self._http is not None  # noqa: S101 (made first of all at the start)
+        try:
+            async with self._http.get(f"{self.extender_url}{path}") as answer:
+                return msgspec.json.decode(await answer.read()) if path.startswith("/v1/") else answer.ok or None
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
+            return None
+
+    async def _why_not_running(self, pod: Pod) -> str:
+        if pod.status is not None and pod.status.phase == "Failed":
+            return pod.status.message or pod.status.reason or "failed"
+        if pod.spec.node_name or pod.is_terminal:
+            return ""
+        answer = await self._ask_extender(f"/v1/explain/{pod.metadata.namespace}/{pod.metadata.name}")
+        if answer and "reason" in answer:
+            return str(answer["reason"])
+        return _scheduler_says(pod)
+
+    async def _wait_for_bound_pods(self) -> bool:
+        """Wait until every bound pod runs or ended; whether there was any to wait for."""
+        waited = False
+        pods, version = await self.api.cluster.list("pods")
+        starting = {pod["metadata"]["uid"] for pod in pods if _is_starting(pod)}
+        if not starting:
+            return False
+        async for event in self.api.cluster.watch("pods", resource_version=version):
+            waited = True
+            uid = event.object["metadata"]["uid"]
+            if event.type == "DELETED" or not _is_starting(event.object):
+                starting.discard(uid)
+            else:
+                starting.add(uid)
+            if not starting:
+                break
+        return waited
+
+    def _service(self, name: str, *arguments: str) -> ServiceProcess:
+        return ServiceProcess(name, arguments=list(arguments), directory=self._directory)
+
+    def _webhook_options(self) -> list[str]:
+        certificate, key = self._directory / "tls.crt", self._directory / "tls.key"
+        return ["--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key)]
+
+    def _extender_options(self) -> list[str]:
+        return [
+            *("--port", str(self._extender_port), "--kubeconfig", str(self._directory / "kubeconfig")),
+            *("--redis-url", self._redis_url or (self.redis.url if self.redis else "")),
+            *("--binding-timeout-seconds", str(_BINDING_TIMEOUT_SECONDS)),
+        ]
+
+    def _plugin_command(self, node: str, root: Path) -> list[str]:
+        return [
+            *("-m", "playground.plugin_launcher", str(root / "gpus.json"), "--"),
+            *("--node-name", node, "--kubeconfig", str(self._directory / "kubeconfig")),
+            *("--device-plugin-dir", str(root / "device-plugins")),
+            *("--pod-resources-socket", str(root / "pod-resources" / "kubelet.sock")),
+            *("--cgroup-root", str(root / "cgroup")),
+        ]
+
+    def _make_certificates(self) -> str:
+        """Write the webhook's certificate and key; returns the authority's certificate."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1", "localhost")
+        issued.private_key_pem.write_to_path(self._directory / "tls.key")
+        for number, part in enumerate(issued.cert_chain_pems):
+            part.write_to_path(self._directory / "tls.crt", append=number > 0)
+        return str(authority.cert_pem.bytes(), "ascii")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _name_of(manifest: JsonObject) -> str:
+    """``namespace/name`` of a manifest that may be anything."""
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict):
+        return "a pod without metadata"
+    return f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or metadata.get('generateName')}"
+
+
+def _is_starting(pod: JsonObject) -> bool:
+    return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase", "Pending") == "Pending"
+
+
+def _scheduler_says(pod: Pod) -> str:
+    conditions = pod.status.conditions if pod.status and pod.status.conditions else ()
+    for condition in conditions:
+        if condition.type == "PodScheduled" and condition.message:
+            return condition.message
+    return "not tried yet"

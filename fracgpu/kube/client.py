@@ -1,0 +1,199 @@
+"""The requests that fracgpu makes of the API server, typed: get, list, watch, bind, apply.
+
+Each is one attempt with a deadline; trying again is the caller's decision, who knows whether a repetition is safe
+(`KubeError.outcome_unknown`). Following a whole collection is `reflector`'s part.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from fracgpu.kube.connection import APPLY_PATCH, Connection, Query
+from fracgpu.kube.messages import EventKind, Listing, WatchEvent, decode_event, decode_object, decode_page
+from fracgpu.kube.resources import PODS, Resource, T
+from fracgpu.names import NodeName, PodUid
+
+__all__ = ["EventKind", "KubeClient", "Listing", "WatchEvent"]
+
+_SILENCE_SECONDS: Final = 90.0  # the API server sends a bookmark every 60 s
+
+
+class KubeClient:
+    """A client of one API server; made by `connect`, ended by `close`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, *, kubeconfig: Path | None) -> "KubeClient":
+        """Read the credentials; nothing is sent yet.
+
+        Args:
+            kubeconfig: that file's current context; None for the service account of the pod that we run in.
+
+        Raises:
+            SettingError: neither can be used.
+        """
+        return cls(await Connection.open(kubeconfig))
+
+    async def get(self, resource: Resource[T], name: str, *, namespace: str = "", timeout_seconds: float = 10.0) -> T:
+        """Read one object as it is now.
+
+        Raises:
+            KubeError: it does not exist (404), or any other trouble.
+        """
+        path = resource.object_path(name, namespace=namespace)
+        body = await self._connection.request("GET", path, timeout_seconds=timeout_seconds)
+        return decode_object(resource, body, is_write=False)
+
+    async def list(
+        self,
+        resource: Resource[T],
+        *,
+        field_selector: str = "",
+        page_size: int = 500,
+        timeout_seconds: float = 30.0,
+    ) -> Listing[T]:
+        """Read all objects of a kind, of all namespaces, as they are now (a consistent read).
+
+        Args:
+            resource: the kind.
+            field_selector: reads only objects that match, for example ``spec.nodeName=node-1``.
+            page_size: objects per request.
+            timeout_seconds: for each request.
+
+        Raises:
+            KubeError: any trouble with any page; 410 where the pages took longer than the API server keeps them.
+        """
+        items: list[T] = []
+        unreadable: dict[str, str] = {}
+        resource_version = token = ""
+        while True:
+            query: Query = {"limit": page_size, "fieldSelector": field_selector, "continue": token}
+            body = await self._connection.request(
+                "GET", resource.collection_path, query=query, timeout_seconds=timeout_seconds
+            )
+            page = decode_page(resource, body)
+            items += page.listing.items
+            unreadable |= page.listing.unreadable
+            resource_version = resource_version or page.listing.resource_version
+            token = page.continue_token
+            if not token:
+                return Listing(items, resource_version, unreadable)
+
+    async def watch(
+        self,
+        resource: Resource[T],
+        *,
+        resource_version: str,
+        field_selector: str = "",
+        timeout_seconds: int,
+        silence_seconds: float = _SILENCE_SECONDS,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[WatchEvent[T], None]:
+        """Yield what changes after `resource_version`, bookmarks included; close the generator to stop early.
+
+        It ends without an error when the API server ends it, or when nothing came for `silence_seconds`: watch again
+        from the last resource version.
+
+        Args:
+            resource: the kind.
+            resource_version: from a listing, or from the last event.
+            field_selector: as in `list`.
+            timeout_seconds: how long the API server is asked to keep the watch.
+            silence_seconds: a connection without a byte for so long is taken for dead.
+            on_open: called when the API server has accepted the watch, before the first event.
+
+        Raises:
+            KubeError: 410 when events since `resource_version` are no longer kept (list again), or any other trouble.
+        """
+        query: Query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "fieldSelector": field_selector,
+            "timeoutSeconds": timeout_seconds,
+        }
+        lines = self._connection.stream(
+            resource.collection_path, query=query, silence_seconds=silence_seconds, on_open=on_open
+        )
+        async with aclosing(lines):
+            async for line in lines:
+                yield decode_event(resource, line)
+
+    async def bind(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: PodUid,
+        node: NodeName,
+        annotations: dict[str, str],
+        timeout_seconds: float,
+    ) -> None:
+        """Bind a pod to a node and annotate it, in one write.
+
+        Args:
+            namespace: the pod's.
+            name: the pod's.
+            uid: a precondition: another pod of the same name is refused with 409.
+            node: where the pod shall run.
+            annotations: copied onto the pod by the API server.
+            timeout_seconds: for the whole request.
+
+        Raises:
+            KubeError: 404 (no such pod), 409 (another UID, or already bound), or any other trouble. With
+                `outcome_unknown` the pod may be bound.
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": uid, "annotations": annotations},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        path = PODS.object_path(name, namespace=namespace, subresource="binding")
+        await self._connection.request("POST", path, body=body, timeout_seconds=timeout_seconds)
+
+    async def apply(
+        self,
+        resource: Resource[T],
+        name: str,
+        body: object,
+        *,
+        field_manager: str,
+        subresource: str = "",
+        namespace: str = "",
+        timeout_seconds: float = 10.0,
+    ) -> T:
+        """Create or update an object by server-side apply; what `body` leaves out is left alone, or given up.
+
+        Args:
+            resource: the kind.
+            name: the object's.
+            body: anything that msgspec can encode, with `apiVersion`, `kind` and `metadata.name`. A struct carries its
+                empty fields too; a dict only what it holds.
+            field_manager: who owns the fields; conflicts with others are forced.
+            subresource: ``status``, or empty for the object itself.
+            namespace: the object's, where it has one.
+            timeout_seconds: for the whole request.
+
+        Returns:
+            The object as stored.
+
+        Raises:
+            KubeError: any trouble; applying the same body again is always safe.
+        """
+        answer = await self._connection.request(
+            "PATCH",
+            resource.object_path(name, namespace=namespace, subresource=subresource),
+            query={"fieldManager": field_manager, "force": "true"},
+            body=body,
+            content_type=APPLY_PATCH,
+            timeout_seconds=timeout_seconds,
+        )
+        return decode_object(resource, answer, is_write=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connection.close()

@@ -1,0 +1,62 @@
+"""The kinds of objects that fracgpu reads and writes: where the API server keeps them, and the type they decode into.
+
+Cheap to import: no network code.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+from fracgpu.gpunodes import GpuNode
+from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_PLURAL
+from fracgpu.pods import ObjectMeta, Pod
+
+
+class KubeObject(Protocol):
+    """What every Kubernetes object has."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """The object's name, UID and resourceVersion."""
+        ...
+
+
+T = TypeVar("T", bound=KubeObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """A kind of object.
+
+    Attributes:
+        api_path: its API group and version, ``/api/v1`` or ``/apis/<group>/<version>``.
+        plural: its name in URLs.
+        namespaced: whether its objects live in namespaces.
+        type: the msgspec struct that an object decodes into.
+    """
+
+    api_path: str
+    plural: str
+    namespaced: bool
+    type: type[T]
+
+    @property
+    def collection_path(self) -> str:
+        """The URL path of all objects, of all namespaces."""
+        return f"{self.api_path}/{self.plural}"
+
+    def object_path(self, name: str, *, namespace: str = "", subresource: str = "") -> str:
+        """The URL path of one object or of one of its subresources.
+
+        Raises:
+            ValueError: `namespace` is given for a cluster-scoped kind, or missing for a namespaced one.
+        """
+        if self.namespaced != bool(namespace):
+            raise ValueError(f"{self.plural} are {'' if self.namespaced else 'not '}namespaced: {namespace=}")
+        scope = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
+        tail = f"/{subresource}" if subresource else ""
+        return f"{self.api_path}/{scope}{self.plural}/{quote(name, safe='')}{tail}"
+
+
+PODS: Final = Resource("/api/v1", "pods", namespaced=True, type=Pod)
+GPUNODES: Final = Resource(f"/apis/{GPUNODE_API_VERSION}", GPUNODE_PLURAL, namespaced=False, type=GpuNode)

@@ -1,0 +1,1 @@
+"""The client and the reflector against real HTTP servers."""

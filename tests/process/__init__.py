@@ -1,0 +1,1 @@
+"""Settings, logs, serving and the life of a process."""
