@@ -1,0 +1,18 @@
+"""The kubelet device plugin of fracgpu: one process on each GPU node.
+
+It tells the kubelet which shares its GPUs offer, steers each container to the GPU that its pod's plan names, refuses
+what would promise memory twice, and publishes what was really given away. What holds at every moment:
+
+1. One decision, one view. `Allocate` decides and records without giving up control in between: what it has read of
+   the pods at that moment is what it decided on (`desk`).
+2. A pod that this plugin has seen end is never admitted afterwards. So a published status (`publisher`) that has
+   come past a pod's end and shows no grant of it is a promise that it never gets one.
+3. A grant is dropped only when the pod has ended, the kubelet lists its devices no more, and its cgroup has no
+   process (`grants`). What cannot be read counts as still there.
+4. The grants on a GPU never exceed its units and seats through a decision of this plugin.
+5. Device IDs are the truth: shares are always computed from IDs, never from what was wished for.
+
+The rooms, lowest first: plain data and decisions (`devices`, `listing`, `wording`, `admission`, `steering`, `grants`,
+`allocation`); one adapter for each outside world (`nvml`, `cgroups`, `podresources`, `podwatch`, `publisher`,
+`service`, `registration`); `desk`, where a request meets them; `app`, which wires everything.
+"""

@@ -1,0 +1,31 @@
+"""``python -m plugin``: the device plugin's process."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from fracgpu.process.running import prepare_process, run_service
+from plugin.app import serve
+from plugin.settings import PluginSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the device plugin until SIGTERM or SIGINT.
+
+    Args:
+        argv: the command line without the program's name; None for this process's own.
+
+    Returns:
+        The process's exit code, see `fracgpu.process.running.run_service`.
+    """
+
+    async def run(stop: asyncio.Event) -> None:
+        settings = PluginSettings.load(sys.argv[1:] if argv is None else argv)
+        prepare_process(settings)
+        await serve(settings, stop)
+
+    return run_service(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

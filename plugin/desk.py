@@ -1,0 +1,261 @@
+"""Where a request of the kubelet meets what is known: who is asking, what may it have, and is it really free.
+
+Invariants: one look at the kubelet at a time, so that a listing is never older than the last record; and from the
+moment a decision reads the pods to the moment it is recorded nothing else runs (no ``await``), so that whoever reads
+the pods' state and then the grants sees every grant that was decided on an older state. `reconcile` runs before
+each decision: a share that has just become free is free, and the user is refused only what is taken now.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from fracgpu.device_ids import count_by_gpu
+from fracgpu.errors import FracgpuError, UnavailableError
+from fracgpu.gpunodes import GpuNodeSpec
+from fracgpu.kube.backoff import TroubleLog
+from fracgpu.names import GpuUuid, PodUid
+from fracgpu.pods import Pod
+from plugin.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
+from plugin.allocation import check_claim, check_devices, room
+from plugin.grants import GrantBook
+from plugin.listing import Listing
+from plugin.steering import best_fit, planned_ids
+
+_ENDING_SECONDS: Final = 1.0  # between two looks while an ended pod still holds something: its memory is waited for
+_IDLE_SECONDS: Final = 30.0  # between two looks otherwise, against what was missed
+
+_logger = logging.getLogger(__name__)
+
+
+class NodePods(Protocol):
+    """The pods of this node (see `plugin.podwatch`)."""
+
+    def alive(self) -> dict[PodUid, Pod]:
+        """UID -> pod that has not ended, as new as known."""
+        ...
+
+    async def refresh(self) -> bool:
+        """Read them again, within a second; whether that worked."""
+        ...
+
+
+class PodDevices(Protocol):
+    """The kubelet's PodResources (see `plugin.podresources`)."""
+
+    async def list(self) -> Listing:
+        """What each pod holds, within a second; or an UnavailableError."""
+        ...
+
+
+class PodProcesses(Protocol):
+    """The pods' processes (see `plugin.cgroups`)."""
+
+    def has_processes(self, uid: PodUid) -> bool:
+        """Whether a pod has any; or an UnavailableError."""
+        ...
+
+
+class Desk:
+    """Answers the kubelet's questions for one node.
+
+    Args:
+        spec: the node's GPUs.
+        book: the grants known so far.
+        pods: the node's pods.
+        devices: what the kubelet has given away.
+        processes: whether a pod's processes still run.
+        on_change: called when the grants have changed, or a pod's end has been looked into.
+    """
+
+    def __init__(
+        self,
+        spec: GpuNodeSpec,
+        book: GrantBook,
+        *,
+        pods: NodePods,
+        devices: PodDevices,
+        processes: PodProcesses,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._unit = spec.memory_unit
+        self._gpus = {gpu.uuid: gpu for gpu in spec.gpus}  # UUID -> GPU
+        self._book = book
+        self._pods = pods
+        self._devices = devices
+        self._processes = processes
+        self._on_change = on_change
+        self._refused: set[PodUid] = set()  # pods refused that have not ended yet
+        self._confirmed: PodUid | None = None  # the pod that the last `prefer` found in a consistent read
+        self._looking = asyncio.Lock()  # guards the time between asking PodResources and using its answer
+        self._wake = asyncio.Event()
+        self._devices_trouble = TroubleLog(_logger, subject="PodResources", clock=time.monotonic)
+        self._processes_trouble = TroubleLog(_logger, subject="cgroups", clock=time.monotonic)
+
+    async def prefer(
+        self, resource: str, *, available: Sequence[str], must_include: Sequence[str], size: int
+    ) -> tuple[str, ...]:
+        """Choose the devices of the container under admission.
+
+        Args:
+            resource: what the kubelet asks for.
+            available: the device IDs that it offers.
+            must_include: those that have to be in the answer.
+            size: how many it needs.
+
+        Raises:
+            FracgpuError: this pod cannot be given what it asks for; the sentence is for its user.
+        """
+        async with self._looking:
+            listing = await self._look()
+        claim = self._find(listing, resource, size=size)
+        self._confirmed = None
+        if claim is None or not fits(claim, size=size) or self._is_doubtful(claim):
+            is_fresh = await self._pods.refresh()
+            claim = self._find(listing, resource, size=size)
+            self._confirmed = claim.pod.uid if claim and is_fresh else None
+        if claim is None:
+            # Whoever it is, it is told apart in Allocate, when the watch has had more time.
+            targets = self._best_fit(available, must_include, resource, gpus=1, per_gpu=size, replicas=None)
+        else:
+            check_claim(claim, size=size, unit=self._unit)
+            targets = dict(claim.planned) or self._best_fit(
+                available,
+                must_include,
+                resource,
+                gpus=claim.gpus,
+                per_gpu=size // claim.gpus,
+                replicas=claim.replicas,
+            )
+        return planned_ids(available, must_include, targets, resource=resource)
+
+    async def allocate(self, resource: str, ids: Iterable[str]) -> tuple[GpuUuid, ...]:
+        """Give devices to the container under admission, and record it.
+
+        Args:
+            resource: what the devices are counted in.
+            ids: those that the kubelet has chosen.
+
+        Returns:
+            The GPUs that the container may see, in the node's order.
+
+        Raises:
+            FracgpuError: the container must not have them; the sentence is for the pod's user.
+        """
+        ids = frozenset(ids)
+        given = count_by_gpu(ids)
+        async with self._looking:
+            listing = await self._look()
+            claim = self._find(listing, resource, size=len(ids), given=given)
+            if claim is None:
+                raise AdmissionError(
+                    "the pod that the kubelet is admitting was deleted already, or the API server has not told of it "
+                    "in time; its controller makes a new one"
+                )
+            try:
+                if self._is_doubtful(claim):
+                    raise AdmissionError(
+                        f"container {claim.container!r} of pod {claim.pod.key} has been given its devices before, and "
+                        "the API server cannot be asked whether this is another pod of that name; its controller "
+                        "makes a new one"
+                    )
+                check_claim(claim, size=len(ids), unit=self._unit)
+                check_devices(claim, resource, ids, gpus=self._gpus, book=self._book)
+            except FracgpuError:
+                self._refused.add(claim.pod.uid)
+                raise
+            self._book.record(claim.pod, claim.container, resource, ids)
+        self._on_change()
+        _logger.info("granted", extra={"pod": claim.pod.key, "container": claim.container, "gpus": given})
+        return tuple(uuid for uuid in self._gpus if uuid in given)
+
+    async def reconcile(self) -> None:
+        """Compare the book with the kubelet once.
+
+        Raises:
+            FracgpuError: the kubelet lists something that cannot be understood; nothing has been dropped.
+        """
+        async with self._looking:
+            await self._look()
+
+    def wake(self) -> None:
+        """Look soon: a pod has ended."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled: when woken, every second while an ended pod holds something, else rarely."""
+        while True:
+            pause = _ENDING_SECONDS if self._book.has_ending else _IDLE_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            was_woken = self._wake.is_set()
+            self._wake.clear()
+            try:
+                await self.reconcile()
+            except FracgpuError as exc:
+                self._devices_trouble.failed(exc)
+            if was_woken:
+                self._on_change()  # also without a change: that there is no grant of the ended pod is news
+
+    async def _look(self) -> Listing | None:
+        """Ask PodResources and reconcile the book; None where it does not answer."""
+        try:
+            listing = await self._devices.list()
+        except UnavailableError as exc:
+            self._devices_trouble.failed(exc)
+            listing = None
+        else:
+            self._devices_trouble.succeeded()
+        alive = self._pods.alive()
+        self._refused &= alive.keys()
+        if self._book.reconcile(listing, alive, has_processes=self._has_processes):
+            self._on_change()
+        return listing
+
+    def _has_processes(self, uid: PodUid) -> bool:
+        try:
+            found = self._processes.has_processes(uid)
+        except UnavailableError as exc:
+            self._processes_trouble.failed(exc)
+            return True
+        self._processes_trouble.succeeded()
+        return found
+
+    def _find(
+        self, listing: Listing | None, resource: str, *, size: int, given: dict[GpuUuid, int] | None = None
+    ) -> Claim | None:
+        pods = self._pods.alive().values()
+        if listing is None:
+            claims = ungranted_claims(pods, is_granted=self._book.is_granted)
+        else:
+            claims = waiting_claims(pods, listing)
+        return under_admission(claims, resource, size=size, given=given, refused=self._refused)
+
+    def _is_doubtful(self, claim: Claim) -> bool:
+        """Whether the claim may be another pod's: one that has its grant already rarely asks again.
+
+        More likely it was deleted and made anew under its name, as StatefulSets do, and our watch is behind the
+        kubelet's. Only a consistent read can tell; a kubelet that has lost its checkpoint does ask again.
+        """
+        return claim.pod.uid != self._confirmed and self._book.is_granted(claim.pod.uid, claim.container)
+
+    def _best_fit(
+        self,
+        available: Sequence[str],
+        must_include: Sequence[str],
+        resource: str,
+        *,
+        gpus: int,
+        per_gpu: int,
+        replicas: int | None,
+    ) -> dict[GpuUuid, int]:
+        rooms = {
+            gpu.uuid: room(gpu, self._book.used(gpu.uuid), resource)
+            for gpu in self._gpus.values()
+            if gpu.healthy and replicas in (None, gpu.replicas)
+        }
+        return best_fit(available, must_include, gpus=gpus, per_gpu=per_gpu, room=rooms, resource=resource)

@@ -1,0 +1,159 @@
+"""Publishes the node's GPUNode: its GPUs (spec), and who holds what (status), by server-side apply.
+
+What a published status means: with every change of this node's pods up to `observedPods` seen, these are all grants.
+It holds because a status reads the two in that order and in one step, because `observedPods` only grows, and because
+the desk never grants to a pod that has been seen to end (see `plugin.desk`). So the extender may release the share of
+a pod that ended at resourceVersion v once a status with observedPods >= v has no grant of it.
+
+Changes are coalesced. One that somebody waits for goes out at once; that only `observedPods` moved goes out at most
+every few seconds, for it moves with every change of any pod of the node.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus
+from fracgpu.kube.backoff import Backoff, TroubleLog
+from fracgpu.kube.client import KubeClient
+from fracgpu.kube.errors import KubeError
+from fracgpu.kube.resources import GPUNODES, Resource
+from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
+from fracgpu.pods import ObjectMeta
+
+_FIELD_MANAGER: Final = "fracgpu-device-plugin"
+_NOT_FOUND: Final = 404
+
+_logger = logging.getLogger(__name__)
+
+
+class Node(Struct, frozen=True):
+    """core/v1 Node: only who it is."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+
+NODES: Final = Resource("/api/v1", "nodes", namespaced=False, type=Node)
+
+
+class Publisher:
+    """Keeps one GPUNode up to date.
+
+    Args:
+        client: how to reach the API server.
+        node: the node's name.
+        spec: its GPUs.
+        status: what to publish, read at the moment of writing.
+        observed_seconds: between two writes that only say how far the pods have been seen.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        node: NodeName,
+        spec: GpuNodeSpec,
+        *,
+        status: Callable[[], GpuNodeStatus],
+        observed_seconds: float = 5.0,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._spec = spec
+        self._status = status
+        self._observed_seconds = observed_seconds
+        self._has_spec = False  # whether our spec is known to be there
+        self._published: GpuNodeStatus | None = None
+        self._published_at = -observed_seconds  # by the loop's clock
+        self._moved = asyncio.Event()  # there is something new
+        self._urgent = asyncio.Event()  # and somebody waits for it
+        self._backoff = Backoff(max_seconds=10.0)
+        self._trouble = TroubleLog(_logger, subject="publishing the GPUNode", clock=time.monotonic)
+
+    async def previous(self) -> GpuNode | None:
+        """What was published before this process; None where nothing was.
+
+        Tries until the API server answers: without it nobody knows what pods hold that have ended meanwhile.
+        """
+        while True:
+            try:
+                return await self._client.get(GPUNODES, self._node)
+            except KubeError as exc:
+                if exc.status == _NOT_FOUND:
+                    return None
+                self._trouble.failed(exc)
+            await asyncio.sleep(self._backoff.next_seconds())
+
+    def touch(self) -> None:
+        """Publish at once: grants changed, or a pod ended."""
+        self._urgent.set()
+        self._moved.set()
+
+    def progressed(self) -> None:
+        """Publish soon: the watch of the pods has come further."""
+        self._moved.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled, beginning now."""
+        self.touch()
+        while True:
+            await self._due()
+            try:
+                await self._publish()
+            except KubeError as exc:
+                self._trouble.failed(exc)
+                self._has_spec = self._has_spec and exc.status != _NOT_FOUND  # somebody deleted it: make it again
+                self.touch()
+                await asyncio.sleep(self._backoff.next_seconds())
+            else:
+                self._trouble.succeeded()
+                self._backoff.reset()
+
+    async def _due(self) -> None:
+        await self._moved.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._published_at + self._observed_seconds):
+                await self._urgent.wait()
+        self._urgent.clear()
+        self._moved.clear()
+
+    async def _publish(self) -> None:
+        if not self._has_spec:
+            await self._apply({"spec": _without_null(msgspec.to_builtins(self._spec))}, owner=await self._owner())
+            self._has_spec = True
+            self._published = None
+        status = self._status()
+        if status != self._published:
+            await self._apply({"status": msgspec.to_builtins(status)}, subresource="status")
+            self._published = status
+        self._published_at = asyncio.get_running_loop().time()
+
+    async def _owner(self) -> list[dict[str, str]]:
+        """The Node, with which the GPUNode goes."""
+        node = await self._client.get(NODES, self._node)
+        return [{"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node.metadata.uid}]
+
+    async def _apply(
+        self, body: dict[str, object], *, owner: list[dict[str, str]] | None = None, subresource: str = ""
+    ) -> None:
+        metadata: dict[str, object] = {"name": self._node}
+        if owner is not None:
+            metadata["ownerReferences"] = owner
+        head: dict[str, object] = {"apiVersion": GPUNODE_API_VERSION, "kind": GPUNODE_KIND, "metadata": metadata}
+        await self._client.apply(
+            GPUNODES, self._node, head | body, field_manager=_FIELD_MANAGER, subresource=subresource
+        )
+
+
+def _without_null(value: Any) -> Any:
+    """Leave out unknown fields (a GPU's NUMA node): in server-side apply null is a value, and no integer."""
+    if isinstance(value, dict):
+        return {name: _without_null(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_without_null(inner) for inner in value]
+    return value

@@ -1,0 +1,170 @@
+"""The kubelet's DevicePlugin interface, one server on one Unix socket for each resource.
+
+Thin: every answer comes from the `Desk`. An error of ours becomes a gRPC error with its sentence, a defect becomes one
+too, and no handler outlives `HANDLER_SECONDS`: the kubelet waits for an answer without a limit of its own.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+from grpc import aio
+
+from fracgpu.errors import FracgpuError, SettingError
+from fracgpu.kubelet.deviceplugin_pb2 import (
+    AllocateRequest,
+    AllocateResponse,
+    CDIDevice,
+    ContainerAllocateResponse,
+    ContainerPreferredAllocationResponse,
+    DevicePluginOptions,
+    Empty,
+    ListAndWatchResponse,
+    PreferredAllocationRequest,
+    PreferredAllocationResponse,
+    PreStartContainerRequest,
+    PreStartContainerResponse,
+)
+from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginServicer, add_DevicePluginServicer_to_server
+from fracgpu.names import CDI_KIND
+from plugin.desk import Desk
+
+HANDLER_SECONDS: Final = 5.0
+"""The longest an answer may take; each thing it may wait for has a limit of 1 s."""
+
+OPTIONS: Final = DevicePluginOptions(get_preferred_allocation_available=True)
+
+_Context = aio.ServicerContext[Any, Any]
+_T = TypeVar("_T")
+
+_logger = logging.getLogger(__name__)
+
+
+class DevicePluginService(DevicePluginServicer):
+    """One resource, as the kubelet sees it.
+
+    Attributes:
+        watchers: how many ListAndWatch streams are open; with none the kubelet does not know this plugin.
+    """
+
+    def __init__(self, desk: Desk, resource: str, devices: ListAndWatchResponse) -> None:
+        self._desk = desk
+        self._resource = resource
+        self._devices = devices
+        self.watchers = 0
+
+    async def GetDevicePluginOptions(self, request: Empty, context: _Context) -> DevicePluginOptions:
+        """Say that we want to be asked before devices are chosen, and not before containers start."""
+        return OPTIONS
+
+    async def ListAndWatch(self, request: Empty, context: _Context) -> AsyncIterator[ListAndWatchResponse]:
+        """Send the device list, and keep the stream open."""
+        self.watchers += 1
+        try:
+            yield self._devices
+            await asyncio.get_running_loop().create_future()  # until the kubelet or we close the stream
+        finally:
+            self.watchers -= 1
+
+    async def GetPreferredAllocation(
+        self, request: PreferredAllocationRequest, context: _Context
+    ) -> PreferredAllocationResponse:
+        """Choose the devices of the container under admission."""
+        if len(request.container_requests) != 1:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
+        asked = request.container_requests[0]
+        ids = await _answered(
+            context,
+            self._desk.prefer(
+                self._resource,
+                available=asked.available_deviceIDs,
+                must_include=asked.must_include_deviceIDs,
+                size=asked.allocation_size,
+            ),
+        )
+        return PreferredAllocationResponse(container_responses=[ContainerPreferredAllocationResponse(deviceIDs=ids)])
+
+    async def Allocate(self, request: AllocateRequest, context: _Context) -> AllocateResponse:
+        """Let the container under admission see the GPUs of its devices."""
+        if len(request.container_requests) != 1:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
+        uuids = await _answered(context, self._desk.allocate(self._resource, request.container_requests[0].devices_ids))
+        answer = ContainerAllocateResponse(
+            envs={"NVIDIA_VISIBLE_DEVICES": ",".join(uuids)},
+            cdi_devices=[CDIDevice(name=f"{CDI_KIND}={uuid}") for uuid in uuids],
+        )
+        return AllocateResponse(container_responses=[answer])
+
+    async def PreStartContainer(
+        self, request: PreStartContainerRequest, context: _Context
+    ) -> PreStartContainerResponse:
+        """Never asked for: it would fail every restart of a container while this plugin is down."""
+        return PreStartContainerResponse()
+
+
+class PluginServer:
+    """Serves one resource on one socket.
+
+    Args:
+        service: the resource.
+        socket: where; a socket left behind by an earlier process is replaced.
+    """
+
+    def __init__(self, service: DevicePluginService, socket: Path) -> None:
+        self.service = service
+        self.socket = socket
+        self._server: aio.Server | None = None
+        self._inode: int | None = None
+
+    async def start(self) -> None:
+        """Serve.
+
+        Raises:
+            SettingError: the socket cannot be made.
+        """
+        self._server = aio.server()
+        add_DevicePluginServicer_to_server(self.service, self._server)
+        try:
+            self._server.add_insecure_port(f"unix:{self.socket}")
+            await self._server.start()
+            self._inode = self.socket.stat().st_ino
+        except (RuntimeError, OSError) as exc:
+            raise SettingError(f"cannot serve on {self.socket}: {exc}; is --device-plugin-dir the kubelet's?") from exc
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the socket is still ours: the kubelet removes every socket of the folder when it starts."""
+        try:
+            return self.socket.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    async def stop(self) -> None:
+        """End all streams and remove the socket; harmless when not started."""
+        if self._server is not None:
+            await self._server.stop(grace=None)
+            self._server = None
+
+
+_ONE_AT_A_TIME: Final = "fracgpu answers for one container at a time, as the kubelet asks"
+
+
+async def _answered(context: _Context, answer: Awaitable[_T]) -> _T:
+    """Wait for an answer; whatever goes wrong becomes a gRPC error with a sentence."""
+    try:
+        async with asyncio.timeout(HANDLER_SECONDS):
+            return await answer
+    except FracgpuError as exc:
+        _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc)})
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"fracgpu: {exc}")
+    except TimeoutError:
+        _logger.error("no answer in time", extra={"seconds": HANDLER_SECONDS})
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"fracgpu: no answer within {HANDLER_SECONDS} s")
+    except Exception:
+        # The last line of defence: grpc would answer with the exception's text alone, and nobody would see where.
+        _logger.exception("defect")
+        await context.abort(grpc.StatusCode.INTERNAL, "fracgpu: a defect of the device plugin; its log says where")
+    raise AssertionError("abort always raises")

@@ -1,0 +1,218 @@
+"""The desk with the outside world as plain values: lagging watches, a silent kubelet, unreadable cgroups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from fracgpu.errors import DeviceIdError, NoRoomError, UnavailableError
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
+from fracgpu.plans import Share
+from fracgpu.pods import Pod
+from plugin.admission import AdmissionError
+from plugin.desk import Desk
+from plugin.grants import GrantBook
+from plugin.listing import ListedPod, Listing
+from tests.plugin.builders import A, B, listed, make_pod, make_spec, seat_share, seats, units
+
+ONE = make_pod("one", {"main": [Share(B, 8)]}, created="2026-11-21T00:00:01Z")
+TWO = make_pod("two", {"main": [Share(A, 8)]}, created="2026-11-21T00:00:02Z")
+ALL = units(A, 80) + units(B, 80)
+
+
+@dataclass
+class World:
+    """What the plugin can see, as a test sets it; the ports of the desk in memory."""
+
+    pods: list[Pod] = field(default_factory=list)
+    unseen: list[Pod] | None = None  # what a read finds, where the watch is behind
+    is_api_down: bool = False
+    listing: list[ListedPod] | None = field(default_factory=list)  # None: PodResources does not answer
+    running: set[PodUid] | None = field(default_factory=set)  # pods with processes; None: cgroups cannot be read
+    reads: int = 0
+    changes: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        spec = make_spec()
+        self.book = GrantBook({gpu.uuid: gpu for gpu in spec.gpus})
+        self.desk = Desk(spec, self.book, pods=self, devices=self, processes=self, on_change=self.note_change)
+
+    def note_change(self) -> None:
+        self.changes += 1
+        self.changed.set()
+
+    def alive(self) -> dict[PodUid, Pod]:
+        return {pod.uid: pod for pod in self.pods}
+
+    async def refresh(self) -> bool:
+        self.reads += 1
+        if self.is_api_down:
+            return False
+        if self.unseen is not None:
+            self.pods, self.unseen = self.unseen, None
+        return True
+
+    async def list(self) -> Listing:
+        if self.listing is None:
+            raise UnavailableError("no answer")
+        return tuple(self.listing)
+
+    def has_processes(self, uid: PodUid) -> bool:
+        if self.running is None:
+            raise UnavailableError("no kubepods")
+        return uid in self.running
+
+    async def admit(self, resource: str, size: int, available: Sequence[str]) -> tuple[str, ...]:
+        """Both calls of the kubelet, in order; returns the devices."""
+        ids = await self.desk.prefer(resource, available=available, must_include=[], size=size)
+        await self.desk.allocate(resource, ids)
+        return ids
+
+
+async def test_the_watch_lags_behind_the_kubelet_and_one_read_catches_up() -> None:
+    world = World(unseen=[ONE], listing=[listed("one", {"main": []})])
+    assert await world.admit(RESOURCE_MEMORY, 8, ALL) == tuple(units(B, 8))
+    assert world.reads == 1
+    assert [grant.pod_uid for grant in world.book.grants()] == [ONE.uid]
+
+
+async def test_without_lag_nothing_is_read() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    assert (world.reads, world.changes) == (0, 1)
+
+
+async def test_a_pod_that_ended_before_its_admission_is_refused() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    ids = await world.desk.prefer(RESOURCE_MEMORY, available=ALL, must_include=[], size=8)
+    world.pods.clear()  # the watch sees its deletion between the two calls
+    with pytest.raises(AdmissionError, match="was deleted already"):
+        await world.desk.allocate(RESOURCE_MEMORY, ids)
+    assert world.book.grants() == ()
+
+
+async def test_podresources_down_the_pod_is_guessed_by_size_then_age() -> None:
+    world = World(pods=[TWO, ONE], listing=None)
+    assert await world.admit(RESOURCE_MEMORY, 8, ALL) == tuple(units(B, 8)), "the older one"
+    assert await world.admit(RESOURCE_MEMORY, 8, ALL) == tuple(units(A, 8)), "then the one without a grant"
+    with pytest.raises(AdmissionError):
+        await world.desk.allocate(RESOURCE_MEMORY, units(A, 8, start=8))
+
+
+async def test_two_containers_on_two_gpus_in_two_calls() -> None:
+    pod = make_pod("pair", {"left": [Share(A, 4)], "right": [Share(B, 4)]})
+    world = World(pods=[pod], listing=[listed("pair", {"left": [], "right": []})])
+    assert await world.admit(RESOURCE_MEMORY, 4, ALL) == tuple(units(A, 4))
+    world.listing = [listed("pair", {"left": units(A, 4), "right": []})]
+    assert await world.admit(RESOURCE_MEMORY, 4, ALL) == tuple(units(B, 4))
+    assert world.book.grants()[0].containers == {"left": (Share(A, 4),), "right": (Share(B, 4),)}
+
+
+async def test_a_container_on_two_gpus() -> None:
+    pod = make_pod("wide", {"main": [Share(B, 4), Share(A, 4)]})
+    world = World(pods=[pod], listing=[listed("wide", {"main": []})])
+    ids = await world.desk.prefer(RESOURCE_MEMORY, available=ALL, must_include=[], size=8)
+    assert await world.desk.allocate(RESOURCE_MEMORY, ids) == (A, B), "in the node's order"
+
+
+async def test_units_and_seats_share_one_gpu_up_to_its_memory() -> None:
+    seated = make_pod("seated", {"main": [seat_share(A, 2)]})
+    small, large = (make_pod(f"m{count}", {"main": [Share(A, count)]}) for count in (40, 41))
+    world = World(pods=[seated], listing=[listed("seated", {"main": []})])
+    await world.admit(RESOURCE_REPLICA, 2, seats(A, 4) + seats(B, 4))
+    world.pods.append(large)
+    world.listing = [listed("seated", {"main": seats(A, 2)}), listed("m41", {"main": []})]
+    with pytest.raises(NoRoomError, match="has 40 of 80 units free, and container 'main' of pod team-a/m41 needs 41"):
+        await world.admit(RESOURCE_MEMORY, 41, ALL)
+    world.pods = [seated, small]
+    world.listing = [listed("seated", {"main": seats(A, 2)}), listed("m40", {"main": []})]
+    await world.admit(RESOURCE_MEMORY, 40, ALL)
+    assert world.book.used(A) == Share(A, 80, 2)
+
+
+async def test_a_pod_that_bypassed_the_extender_gets_the_best_fit_of_what_is_really_free() -> None:
+    ending = make_pod("ending", {"main": [Share(B, 76)]})
+    asking = make_pod("bypass", {"main": [Share(A, 8)]}, has_plan=False)
+    world = World(pods=[ending], listing=[listed("ending", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 76, ALL)
+    world.pods, world.running = [asking], {ending.uid}
+    world.listing = [listed("bypass", {"main": []})]
+    assert await world.admit(RESOURCE_MEMORY, 8, ALL) == tuple(units(A, 8)), "B's IDs are free, its memory is not"
+
+
+async def test_a_refused_pod_that_is_still_listed_does_not_hide_the_next() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    with pytest.raises(AdmissionError):
+        await world.desk.allocate(RESOURCE_MEMORY, units(A, 8))  # off its plan
+    later = make_pod("later", {"main": [Share(A, 8)]}, created="2026-11-21T00:00:09Z")
+    world.pods.append(later)
+    world.listing = [listed("one", {"main": []}), listed("later", {"main": []})]
+    assert await world.admit(RESOURCE_MEMORY, 8, ALL) == tuple(units(A, 8))
+
+
+@pytest.mark.parametrize("running", [{PodUid("uid-one")}, None], ids=["its process lives", "cgroups unreadable"])
+async def test_memory_of_an_ended_pod_is_taken_until_its_processes_are_known_to_have_ended(
+    running: set[PodUid] | None,
+) -> None:
+    big, next_one = (make_pod(name, {"main": [Share(B, 78)]}) for name in ("one", "next"))
+    world = World(pods=[big], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 78, ALL)
+    world.pods, world.listing, world.running = [next_one], [listed("next", {"main": []})], running
+    with pytest.raises(
+        NoRoomError, match="pod team-a/one was deleted or has ended, but its processes have not been seen to end yet"
+    ):
+        await world.admit(RESOURCE_MEMORY, 78, ALL)
+    world.running = set()
+    await world.admit(RESOURCE_MEMORY, 78, ALL)
+    assert [grant.pod_uid for grant in world.book.grants()] == [next_one.uid]
+
+
+async def test_an_ended_pod_is_looked_at_until_its_grant_is_dropped() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    world.changed.clear()
+    looking = asyncio.create_task(world.desk.run())
+    world.pods, world.listing, world.running = [], [], {ONE.uid}
+    world.desk.wake()
+    async with asyncio.timeout(5):
+        await world.changed.wait()  # that the pod's end was seen is news
+        assert len(world.book.grants()) == 1
+        world.changed.clear()
+        world.running = set()
+        await world.changed.wait()
+    assert world.book.grants() == ()
+    looking.cancel()
+
+
+async def test_a_foreign_device_in_the_listing_is_an_answer_and_no_crash() -> None:
+    world = World(pods=[ONE], listing=[listed("stranger", {"main": ["GPU-a-17"]}), listed("one", {"main": []})])
+    with pytest.raises(DeviceIdError, match="not one of fracgpu's"):
+        await world.admit(RESOURCE_MEMORY, 8, ALL)
+
+
+async def test_a_namesake_that_the_watch_has_not_told_of_is_not_taken_for_the_pod_before() -> None:
+    old, new = (make_pod("db-0", {"main": [Share(B, 78)]}, uid=uid) for uid in ("old", "new"))
+    world = World(pods=[old], listing=[listed("db-0", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 78, ALL)
+    world.running = {old.uid}  # force-deleted: the kubelet has dropped it, its process lives
+    world.unseen = [new]
+    with pytest.raises(
+        NoRoomError, match="pod team-a/db-0 was deleted or has ended, but its processes have not been seen to end yet"
+    ):
+        await world.admit(RESOURCE_MEMORY, 78, ALL)
+    assert [grant.pod_uid for grant in world.book.grants()] == [old.uid]
+
+
+async def test_a_kubelet_that_lost_its_checkpoint_may_ask_again_if_the_pod_is_the_same() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    await world.admit(RESOURCE_MEMORY, 8, units(B, 80, start=0)[40:])
+    assert world.reads == 1
+    assert world.book.used(B) == Share(B, 8)
+    world.is_api_down = True
+    with pytest.raises(AdmissionError, match="has been given its devices before"):
+        await world.admit(RESOURCE_MEMORY, 8, ALL)

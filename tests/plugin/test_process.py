@@ -1,0 +1,109 @@
+"""The plugin as the process that a node runs, on simulated GPUs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fracgpu.plans import Share
+from playground.nvml import SimulatedGpu, install, write_state
+from plugin.__main__ import main
+from tests.plugin.builders import A, B
+from tests.plugin.node import NODE, SimulatedNode
+
+GPUS = [SimulatedGpu(uuid=uuid, product="NVIDIA A100", memory_mib=40960) for uuid in (A, B)]
+
+
+@contextlib.asynccontextmanager
+async def process(node: SimulatedNode, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the plugin; it must have ended when this is left."""
+    state = node.folder / "nvml.json"
+    write_state(state, GPUS)
+    kubeconfig = node.folder / "kubeconfig"
+    kubeconfig.write_text(node.api.kubeconfig())
+    arguments = {
+        "--node-name": NODE,
+        "--kubeconfig": kubeconfig,
+        "--device-plugin-dir": node.kubelet.plugins_folder,
+        "--pod-resources-socket": node.kubelet.pod_resources_socket,
+        "--cgroup-root": node.cgroup_root,
+        "--ready-file": node.folder / "ready",
+    }
+    flat = [str(part) for pair in arguments.items() for part in pair]
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "playground.plugin_launcher", str(state), "--", *flat, *more),
+        stderr=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield running
+        async with asyncio.timeout(20):
+            await running.wait()
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+
+
+async def test_killed_with_pods_running_it_comes_back_and_gives_nothing_out_twice(node: SimulatedNode) -> None:
+    async with process(node) as first:
+        await node.kubelet.until_heard()
+        assert (node.folder / "ready").exists()
+        running = await node.create("running", {"main": [Share(A, 40)]})
+        await node.until_phase("running", "Running")
+        first.kill()
+    async with process(node) as second:
+        await node.kubelet.until_heard()
+        await node.create("too-large", {"main": [Share(A, 41)]})
+        await node.until_phase("too-large", "Failed")
+        later = await node.create("later", {"main": [Share(A, 40)]})
+        await node.until_phase("later", "Running")
+        await node.until_granted(running, later)
+        second.send_signal(signal.SIGTERM)
+    assert second.returncode == 0
+    assert second.stderr is not None
+    assert b"Traceback" not in await second.stderr.read()
+
+
+async def test_another_unit_is_refused_while_pods_hold_something(node: SimulatedNode) -> None:
+    async with process(node) as first:
+        await node.kubelet.until_heard()
+        uid = await node.create("running", {"main": [Share(A, 40)]})
+        await node.until_granted(uid)
+        first.send_signal(signal.SIGTERM)
+    async with process(node, "--memory-unit-mib", "256") as second:
+        assert second.stderr is not None
+        complaint = (await second.stderr.read()).decode()
+    assert second.returncode == 2
+    assert f"error: {A} was shared as 80 units of 512 MiB and 4 seats, and pod team-a/running still holds" in complaint
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "want"),
+    [
+        ([], 2, "--node-name (environment: FRACGPU_NODE_NAME) is missing"),
+        (["--node-name", "n", "--replicas", "0"], 2, "--replicas (environment: FRACGPU_REPLICAS) is '0'"),
+        (["--node-name", "n"], 1, "no NVIDIA driver on this node"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, want: str
+) -> None:
+    install(tmp_path / "missing.json")
+    assert main(flags) == code
+    assert want in capsys.readouterr().err
+
+
+def test_gpus_that_cannot_be_divided_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_state(tmp_path / "nvml.json", [SimulatedGpu(uuid=A, product="NVIDIA", memory_mib=294912)])
+    install(tmp_path / "nvml.json")
+    assert main(["--node-name", "n", "--memory-unit-mib", "1"]) == 2
+    assert "set --memory-unit-mib to 4 or more" in capsys.readouterr().err
+    assert main(["--node-name", "n", "--cgroup-root", str(tmp_path / "none")]) == 2
+    assert "mount the host's /sys/fs/cgroup" in capsys.readouterr().err

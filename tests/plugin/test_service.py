@@ -1,0 +1,125 @@
+"""The gRPC face over a real Unix socket, called with what a kubelet sends and with what it never should."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from grpc import aio
+
+from fracgpu.errors import SettingError
+from fracgpu.kubelet import deviceplugin_pb2 as pb
+from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
+from fracgpu.names import RESOURCE_MEMORY
+from fracgpu.plans import Share
+from plugin.devices import device_list
+from plugin.service import DevicePluginService, PluginServer
+from tests.plugin.builders import A, B, listed, make_pod, make_spec, units
+from tests.plugin.test_desk import World
+
+if TYPE_CHECKING:  # it is in the stubs only
+    from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginAsyncStub
+
+
+@dataclass
+class Served:
+    world: World
+    server: PluginServer
+    stub: DevicePluginAsyncStub
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    """One pod waits for 8 units of B."""
+    world = World(pods=[make_pod("one", {"main": [Share(B, 8)]})], listing=[listed("one", {"main": []})])
+    service = DevicePluginService(world.desk, RESOURCE_MEMORY, device_list(make_spec(), RESOURCE_MEMORY))
+    with tempfile.TemporaryDirectory(prefix="frac") as folder:
+        server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
+        await server.start()
+        async with aio.insecure_channel(f"unix:{server.socket}") as channel:
+            yield Served(world, server, DevicePluginStub(channel))
+        await server.stop()
+
+
+def preference(*asked: tuple[list[str], int]) -> pb.PreferredAllocationRequest:
+    return pb.PreferredAllocationRequest(
+        container_requests=[
+            pb.ContainerPreferredAllocationRequest(available_deviceIDs=ids, allocation_size=size) for ids, size in asked
+        ]
+    )
+
+
+def allocation(*asked: list[str]) -> pb.AllocateRequest:
+    return pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=ids) for ids in asked])
+
+
+async def test_the_kubelets_conversation(served: Served) -> None:
+    options = await served.stub.GetDevicePluginOptions(pb.Empty())
+    assert (options.get_preferred_allocation_available, options.pre_start_required) == (True, False)
+    stream = served.stub.ListAndWatch(pb.Empty())
+    first = await stream.read()
+    assert isinstance(first, pb.ListAndWatchResponse)
+    assert len(first.devices) == 160
+    assert served.server.service.watchers == 1
+    preferred = await served.stub.GetPreferredAllocation(preference((units(A, 80) + units(B, 80), 8)))
+    ids = list(preferred.container_responses[0].deviceIDs)
+    answer = (await served.stub.Allocate(allocation(ids))).container_responses[0]
+    assert dict(answer.envs) == {"NVIDIA_VISIBLE_DEVICES": B}
+    assert [device.name for device in answer.cdi_devices] == [f"nvidia.com/gpu={B}"]
+    assert not answer.mounts
+    assert not answer.devices
+    stream.cancel()
+
+
+async def test_refusals_are_sentences(served: Served) -> None:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.stub.Allocate(allocation(units(A, 8)))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert (caught.value.details() or "").startswith("fracgpu: container 'main' of pod team-a/one is planned with")
+
+
+@pytest.mark.parametrize("ids", [[], [""], ["GPU-b"], ["GPU-b::m1"] * 8, ["GPU-b::m-1"], ["nvidia.com/gpu=0"]], ids=str)
+async def test_odd_devices_are_answered(served: Served, ids: list[str]) -> None:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.stub.Allocate(allocation(ids))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert served.world.book.grants() == ()
+
+
+async def test_several_containers_at_once_are_refused(served: Served) -> None:
+    for call in (
+        served.stub.Allocate(allocation(units(A, 1), units(B, 1))),
+        served.stub.Allocate(allocation()),
+        served.stub.GetPreferredAllocation(preference()),
+    ):
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_defect_is_an_answer_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.world, "alive", lambda: 1 / 0)
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.stub.Allocate(allocation(units(B, 8)))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "a defect of the device plugin" in (caught.value.details() or "")
+
+
+async def test_a_server_knows_whether_its_socket_is_still_its_own(served: Served) -> None:
+    assert served.server.is_reachable
+    served.server.socket.unlink()
+    assert not served.server.is_reachable
+    served.server.socket.touch()
+    assert not served.server.is_reachable
+
+
+async def test_a_folder_that_is_not_there_is_a_setting_error(served: Served) -> None:
+    server = PluginServer(served.server.service, Path("/nowhere/fracgpu-memory.sock"))
+    with pytest.raises(SettingError, match="--device-plugin-dir"):
+        await server.start()
+    await server.stop()
