@@ -62,7 +62,7 @@ def decode_plan(text: str) -> Plan:
     """
     try:
         plan = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as exc:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise PlanError(f"the allocation annotation cannot be read: {exc}") from exc
     if plan.unit < 1 or any(share.units < 0 or share.seats < 0 for share in _all_shares(plan.containers)):
         raise PlanError("the allocation annotation has a number below 0")

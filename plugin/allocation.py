@@ -31,6 +31,11 @@ def room(gpu: Gpu, used: Share, resource: str) -> int:
     return max(0, min(free_seats, free_units // (gpu.units // gpu.replicas)))
 
 
+def lingering(ended: Collection[str]) -> str:
+    """Say that these pods, though ended, still hold memory."""
+    return f"pod {', '.join(ended)} was deleted or has ended, but its processes have not been seen to end yet"
+
+
 def check_claim(claim: Claim, *, size: int, unit: Mib) -> None:
     """Check what can be known before any device is chosen.
 
@@ -80,11 +85,7 @@ def check_devices(
             continue
         total = gpu.units if resource == RESOURCE_MEMORY else gpu.replicas
         ended = book.ended_holders(uuid)
-        why = (
-            f"pod {', '.join(ended)} was deleted or has ended, but its processes have not been seen to end yet"
-            if ended
-            else "other pods hold the rest, some of them not placed by fracgpu"
-        )
+        why = lingering(ended) if ended else "other pods hold the rest, some of them not placed by fracgpu"
         raise NoRoomError(
             f"{uuid} has {free} of {amount(total, resource)} free, and container {claim.container!r} of pod "
             f"{claim.pod.key} needs {count}: {why}; {_NEXT}"

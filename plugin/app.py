@@ -12,7 +12,7 @@ from typing import Final
 from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
-from fracgpu.process.serving import announce_ready
+from fracgpu.process.running import announce_ready
 from fracgpu.quantities import Mib
 from plugin.cgroups import PodCgroups
 from plugin.desk import Desk

@@ -20,7 +20,7 @@ from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
 from plugin.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
-from plugin.allocation import check_claim, check_devices, room
+from plugin.allocation import check_claim, check_devices, lingering, room
 from plugin.grants import GrantBook
 from plugin.listing import Listing
 from plugin.steering import best_fit, planned_ids
@@ -258,4 +258,10 @@ class Desk:
             for gpu in self._gpus.values()
             if gpu.healthy and replicas in (None, gpu.replicas)
         }
-        return best_fit(available, must_include, gpus=gpus, per_gpu=per_gpu, room=rooms, resource=resource)
+        try:
+            return best_fit(available, must_include, gpus=gpus, per_gpu=per_gpu, room=rooms, resource=resource)
+        except AdmissionError as exc:
+            ended = {pod: None for uuid in self._gpus for pod in self._book.ended_holders(uuid)}
+            if not ended:
+                raise
+            raise AdmissionError(f"{exc}; {lingering(ended)}") from exc

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import msgspec
 from msgspec import Struct
 
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import Resource, T
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what msgspec raises for bad input
 
 
 class EventKind(Enum):
@@ -132,7 +134,7 @@ def decode_object(resource: Resource[T], body: bytes, *, is_write: bool) -> T:
     """
     try:
         return _decoder(resource.type).decode(body)  # type: ignore[no-any-return]
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise _unusable(f"one of {resource.plural}", exc, outcome_unknown=is_write) from exc
 
 
@@ -144,7 +146,7 @@ def decode_page(resource: Resource[T], body: bytes) -> Page[T]:
     """
     try:
         page = _page_decoder.decode(body)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise _unusable(f"a list of {resource.plural}", exc) from exc
     items: list[T] = []
     unreadable: dict[str, str] = {}
@@ -152,7 +154,7 @@ def decode_page(resource: Resource[T], body: bytes) -> Page[T]:
     for raw in page.items or ():
         try:
             items.append(decoder.decode(raw))
-        except msgspec.DecodeError as exc:
+        except _UNREADABLE as exc:
             unreadable[_identity(raw).uid] = str(exc)
     return Page(Listing(items, page.metadata.resource_version, unreadable), page.metadata.continue_token)
 
@@ -173,14 +175,14 @@ def decode_event(resource: Resource[T], line: bytes) -> WatchEvent[T]:
                 kube_reason=status.reason,
             )
         kind = EventKind(event.type)
-    except (msgspec.DecodeError, ValueError) as exc:
+    except (*_UNREADABLE, ValueError) as exc:
         raise _unusable(f"an event of {resource.plural}", exc) from exc
     meta = _identity(event.object)
     if kind is EventKind.BOOKMARK:
         return WatchEvent(kind, None, "", meta.resource_version)
     try:
         decoded: T = _decoder(resource.type).decode(event.object)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         return WatchEvent(kind, None, meta.uid, meta.resource_version, str(exc))
     return WatchEvent(kind, decoded, meta.uid, meta.resource_version)
 
@@ -196,7 +198,7 @@ def refusal(what: str, *, status: int, body: bytes, is_write: bool) -> KubeError
     """
     try:
         answer = _status_decoder.decode(body)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         answer = _Status(message=body[:200].decode(errors="replace"))
     return KubeError(
         f"the API server answered {what} with {status} {answer.reason}: {answer.message or 'no explanation'}",
@@ -209,7 +211,7 @@ def refusal(what: str, *, status: int, body: bytes, is_write: bool) -> KubeError
 def _identity(raw: msgspec.Raw) -> _Meta:
     try:
         return _any_decoder.decode(raw).metadata
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return _Meta()
 
 

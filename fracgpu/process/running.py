@@ -17,8 +17,10 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Final
 
+import msgspec
 import uvloop
 
 from fracgpu.errors import FracgpuError, SettingError
@@ -80,6 +82,22 @@ def _die_with(parent: int) -> None:
         raise SettingError(f"--exit-with-parent does not work here: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:
         raise SettingError(f"--exit-with-parent names process {parent}, but our parent is {os.getppid()}")
+
+
+def announce_ready(url: str, *, ready_file: Path | None) -> None:
+    """Say that the service is serving: one event, and the file that somebody may wait for, written in one step.
+
+    Raises:
+        SettingError: the file cannot be written.
+    """
+    if ready_file is not None:
+        draft = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+        try:
+            draft.write_bytes(msgspec.json.encode({"url": url}))
+            draft.replace(ready_file)
+        except OSError as exc:
+            raise SettingError(f"the ready file {ready_file} cannot be written: {exc}") from exc
+    _logger.info("ready", extra={"url": url})
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:

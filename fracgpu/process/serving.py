@@ -7,17 +7,15 @@ and port 0 tells what it became), no signal handlers, no log of accesses. Runnin
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvicorn
 
 from fracgpu.errors import SettingError, UnavailableError
-from fracgpu.process.running import prepare_process, run_service
+from fracgpu.process.running import announce_ready, prepare_process, run_service
 
 __all__ = ["HttpServer", "announce_ready", "prepare_process", "run_service"]
 
@@ -141,19 +139,3 @@ class _Server(uvicorn.Server):
             raise UnavailableError("the application's start-up failed") from exc
         if self.started:
             self.serving.set()
-
-
-def announce_ready(url: str, *, ready_file: Path | None) -> None:
-    """Say that the service is serving: one event, and the file that somebody may wait for, written in one step.
-
-    Raises:
-        SettingError: the file cannot be written.
-    """
-    if ready_file is not None:
-        draft = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(msgspec.json.encode({"url": url}))
-            draft.replace(ready_file)
-        except OSError as exc:
-            raise SettingError(f"the ready file {ready_file} cannot be written: {exc}") from exc
-    _logger.info("ready", extra={"url": url})

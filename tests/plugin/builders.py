@@ -59,7 +59,7 @@ def pod_object(
     for container, shares in containers.items():
         resource = RESOURCE_REPLICA if any(share.seats for share in shares) else RESOURCE_MEMORY
         amount = sum(share.seats or share.units for share in shares)
-        entry: dict[str, Any] = {"name": container, "image": "registry.k8s.io/pause:3.10"}
+        entry: dict[str, Any] = {"name": container, "image": "pause:3.10"}
         if amount:
             entry["resources"] = {"limits": {resource: str(amount)}, "requests": {resource: str(amount)}}
         if container in sidecars:

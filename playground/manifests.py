@@ -1,0 +1,133 @@
+"""Manifests from a directory to pods, in the order of the file names.
+
+Whatever a person may have written, the result is pods to create and refusals to show: nothing in a file's text
+raises. What a pod means is left to the API server, what a workload means to ``workloads``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from playground.cluster import JsonObject
+from playground.workloads import WorkloadError, pods_of
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that yields no pods: its name (the file's, if it has none) and why."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What a set of files says, in its order."""
+
+    pods: tuple[JsonObject, ...]
+    refused: tuple[Refused, ...]
+
+
+def load(directory: Path) -> Manifests:
+    """Read the manifests in a directory, not below it.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    paths = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return expand((path.name, path.read_bytes().decode(errors="replace")) for path in paths)
+
+
+def expand(texts: Iterable[tuple[str, str]]) -> Manifests:
+    """Turn the texts of files, given as (file name, text), into pods."""
+    found = [entry for file, text in texts for entry in _entries(file, text)]
+    return Manifests(
+        pods=tuple(entry for entry in found if not isinstance(entry, Refused)),
+        refused=tuple(entry for entry in found if isinstance(entry, Refused)),
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: what looks like a date stays text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the parent's class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _entries(file: str, text: str) -> Iterator[JsonObject | Refused]:
+    documents = yaml.load_all(text, Loader=_Loader)
+    while True:
+        try:
+            document = next(documents, _END)
+            if document is _END:
+                return
+            yield from _expand_document(file, _plain(document))
+        except yaml.YAMLError as exc:
+            yield Refused(file, f"{file} is not valid YAML: {' '.join(str(exc).split())}")
+            return
+        except RecursionError:
+            yield Refused(file, f"{file} is nested too deeply")
+            return
+        except ValueError as exc:
+            yield Refused(file, f"{file}: {exc}")
+
+
+_END: Any = object()
+
+
+def _expand_document(file: str, document: Any) -> Iterator[JsonObject | Refused]:
+    if document is None:
+        return  # an empty document, as between two separators
+    if not isinstance(document, dict):
+        what = type(document).__name__
+        yield Refused(file, f"{file}: a manifest is an object with apiVersion, kind and metadata, not a {what}")
+        return
+    if document.get("kind") == "List":
+        items = document.get("items")
+        if not isinstance(items, list):
+            yield Refused(file, f"{file}: items of a List must be a list of manifests")
+            return
+        for item in items:
+            yield from _expand_document(file, item)
+        return
+    try:
+        yield from pods_of(document)
+    except WorkloadError as exc:
+        yield Refused(_name(document) or file, f"{file}: {exc}")
+
+
+def _name(document: JsonObject) -> str:
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a YAML value as JSON would have it, keys as text; raise ValueError where JSON has no such value."""
+    if isinstance(value, dict):
+        return {_key(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a number that JSON can write")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"a manifest cannot hold a {type(value).__name__}")
+
+
+def _key(name: Any) -> str:
+    if isinstance(name, bool):
+        return str(name).lower()
+    if isinstance(name, str | int | float):
+        return str(name)
+    raise ValueError(f"a key must be text, not {name!r}")

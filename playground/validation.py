@@ -1,0 +1,160 @@
+"""What the API server refuses in an object: pure checks that return every fault at once.
+
+Names for all kinds, and for pods the containers and their resources. Most other fields of a pod are accepted as
+they are: what cannot matter to sharing GPUs is not checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fracgpu.errors import QuantityError
+from fracgpu.pods import Pod
+from fracgpu.quantities import parse_quantity
+from playground.cluster import JsonObject
+from playground.errors import FieldError, bad_request, invalid_value, required
+from playground.pod_defaults import all_containers
+from playground.resources import Resource
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_LABEL_HINT = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
+    f"with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{_LABEL}')"
+)
+_SUBDOMAIN_HINT = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
+    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    rf"'{_LABEL}(\.{_LABEL})*')"
+)
+_NATIVE = ("cpu", "memory", "ephemeral-storage")
+_MUTABLE_SPEC = ("containers", "initContainers", "activeDeadlineSeconds", "tolerations")
+
+
+def check_shape(resource: Resource, obj: JsonObject) -> None:
+    """Refuse an object that cannot be decoded: a list where a map belongs, or a quantity that is none.
+
+    Raises:
+        ApiStatusError: 400.
+    """
+    where = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+    try:
+        msgspec.convert({**obj, "spec": {}, "status": None}, Pod)  # metadata is the same for every kind
+        if resource.plural != "pods":
+            return
+        msgspec.convert(obj, Pod)
+        for container in all_containers(obj):
+            resources = container.get("resources") or {}
+            for kind in ("limits", "requests"):
+                for value in (resources.get(kind) or {}).values():
+                    parse_quantity(str(value))
+    except (msgspec.ValidationError, QuantityError) as exc:
+        raise bad_request(f"{where}: {exc}") from exc
+
+
+def check_name(resource: Resource, metadata: JsonObject) -> list[FieldError]:
+    """Check metadata.name, which must be set by now."""
+    name = metadata.get("name", "")
+    if not name:
+        return [required("metadata.name", "name or generateName is required")]
+    is_label = resource.plural == "namespaces"
+    pattern, hint, limit = (_LABEL, _LABEL_HINT, 63) if is_label else (_SUBDOMAIN, _SUBDOMAIN_HINT, 253)
+    if len(name) > limit:
+        return [invalid_value("metadata.name", name, f"must be no more than {limit} bytes")]
+    return [] if re.fullmatch(pattern, name) else [invalid_value("metadata.name", name, hint)]
+
+
+def check_pod(pod: JsonObject) -> list[FieldError]:
+    """Check a pod, defaults filled in."""
+    spec = pod["spec"]
+    errors: list[FieldError] = []
+    if not spec.get("containers"):
+        errors.append(required("spec.containers"))
+    seen: set[str] = set()
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(kind, [])):
+            field = f"spec.{kind}[{index}]"
+            errors += _check_container(container, field=field, seen=seen)
+    return errors
+
+
+def check_pod_update(new: JsonObject, *, old: JsonObject) -> list[FieldError]:
+    """Check that an update of a bound or waiting pod leaves alone what may not change."""
+    if _fixed(new["spec"]) == _fixed(old["spec"]):
+        return []
+    message = (
+        "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+        "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
+        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+    )
+    return [FieldError("spec", "FieldValueForbidden", message)]
+
+
+def _check_container(container: JsonObject, *, field: str, seen: set[str]) -> Iterable[FieldError]:
+    name = container.get("name", "")
+    if not name:
+        yield required(f"{field}.name")
+    elif len(name) > 63 or not re.fullmatch(_LABEL, name):
+        yield invalid_value(f"{field}.name", name, _LABEL_HINT)
+    elif name in seen:
+        yield FieldError(f"{field}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+    seen.add(name)
+    if not container.get("image"):
+        yield required(f"{field}.image")
+    resources = container.get("resources", {})
+    limits, requests = resources.get("limits", {}), resources.get("requests", {})
+    for kind, amounts in (("limits", limits), ("requests", requests)):
+        for resource, text in amounts.items():
+            yield from _check_amount(resource, text, field=f"{field}.resources.{kind}[{resource}]")
+    yield from _check_requests(requests, limits, field=f"{field}.resources")
+
+
+def _check_amount(resource: str, text: str, *, field: str) -> Iterable[FieldError]:
+    amount = parse_quantity(text)
+    if _is_huge_page(resource) or resource in _NATIVE:
+        is_whole = True
+    elif "/" not in resource:
+        yield invalid_value(field, resource, "must be a standard resource type or fully qualified")
+        yield invalid_value(field, resource, "must be a standard resource for containers")
+        return
+    else:
+        is_whole = amount.denominator == 1
+    if amount < 0:
+        yield invalid_value(field, text, "must be greater than or equal to 0")
+    elif not is_whole:
+        yield invalid_value(field, text, "must be an integer")
+
+
+def _check_requests(requests: Mapping[str, str], limits: Mapping[str, str], *, field: str) -> Iterable[FieldError]:
+    for resource, text in requests.items():
+        can_overcommit = resource in _NATIVE
+        if resource not in limits:
+            if not can_overcommit:
+                yield required(f"{field}.limits", "Limit must be set for non overcommitable resources")
+            continue
+        limit, request = parse_quantity(limits[resource]), parse_quantity(text)
+        if not can_overcommit and request != limit:
+            hint = f"must be equal to {resource} limit of {limits[resource]}"
+        elif request > limit:
+            hint = f"must be less than or equal to {resource} limit of {limits[resource]}"
+        else:
+            continue
+        yield invalid_value(f"{field}.requests", text, hint)
+
+
+def _is_huge_page(resource: str) -> bool:
+    return resource.startswith("hugepages-")
+
+
+def _fixed(spec: JsonObject) -> JsonObject:
+    """The part of a pod's spec that no update may change."""
+    fixed = {name: value for name, value in spec.items() if name not in _MUTABLE_SPEC}
+    for kind in ("containers", "initContainers"):
+        fixed[kind] = [
+            {name: value for name, value in container.items() if name not in ("image", "imagePullPolicy")}
+            for container in spec.get(kind, [])
+        ]
+    return fixed

@@ -1,0 +1,84 @@
+"""What deploy/ says agrees with the code; needs nothing but the files."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant
+from fracgpu.names import (
+    API_VERSION,
+    DOMAIN,
+    GPUNODE_KIND,
+    GPUNODE_PLURAL,
+    RESOURCE_MEMORY,
+    RESOURCE_REPLICA,
+    GpuUuid,
+    NodeName,
+    PodUid,
+)
+from fracgpu.plans import Share
+from fracgpu.pods import ObjectMeta
+from fracgpu.quantities import Mib
+from tests.deploy.conftest import documents
+
+SHARE = Share(GpuUuid("GPU-a"), units=8, seats=0)
+GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, numa_node=1)
+NODE = GpuNode(
+    metadata=ObjectMeta(name=NodeName("node-1")),
+    spec=GpuNodeSpec(Mib(512), (GPU,)),
+    status=GpuNodeStatus("42", (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),)),
+)
+"""A GPUNode with every field set."""
+
+
+@pytest.fixture(scope="module")
+def crd() -> dict[str, Any]:
+    (definition,) = documents("crds/gpunodes.fracgpu.io.yaml")
+    spec: dict[str, Any] = definition["spec"]
+    return spec
+
+
+def test_the_crd_has_the_names_of_the_code(crd: dict[str, Any]) -> None:
+    assert (crd["group"], crd["names"]["kind"], crd["names"]["plural"]) == (DOMAIN, GPUNODE_KIND, GPUNODE_PLURAL)
+    assert [version["name"] for version in crd["versions"]] == [API_VERSION]
+
+
+def test_the_crd_knows_every_field_and_no_other(crd: dict[str, Any]) -> None:
+    schema = crd["versions"][0]["schema"]["openAPIV3Schema"]
+
+    for part in ("spec", "status"):
+        assert fields_of_schema(schema["properties"][part]) == fields_of(msgspec.to_builtins(getattr(NODE, part)))
+
+
+def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() -> None:
+    (configuration,) = documents("scheduler/kube-scheduler-config.yaml")
+    (extender,) = configuration["extenders"]
+
+    assert [managed["name"] for managed in extender["managedResources"]] == [RESOURCE_MEMORY, RESOURCE_REPLICA]
+    assert {key: value for key, value in extender.items() if key.endswith("Verb")} == {
+        "filterVerb": "filter",
+        "prioritizeVerb": "prioritize",
+        "bindVerb": "bind",
+    }
+    assert (extender["ignorable"], extender["nodeCacheCapable"]) == (False, True)
+
+
+def fields_of(value: Any, path: str = "") -> set[str]:
+    """The paths of all fields of an encoded object; lists and maps by name are transparent."""
+    if isinstance(value, list | tuple):
+        return {field for item in value for field in fields_of(item, path)}
+    if not isinstance(value, dict):
+        return {path}
+    if "containers" in value:
+        value = value | {"containers": list(value["containers"].values())}
+    return {field for key, item in value.items() for field in fields_of(item, f"{path}.{key}")}
+
+
+def fields_of_schema(schema: dict[str, Any], path: str = "") -> set[str]:
+    """The same of a structural schema."""
+    if "items" in schema or "additionalProperties" in schema:
+        return fields_of_schema(schema.get("items") or schema["additionalProperties"], path)
+    if "properties" not in schema:
+        return {path}
+    return {field for key, inner in schema["properties"].items() for field in fields_of_schema(inner, f"{path}.{key}")}

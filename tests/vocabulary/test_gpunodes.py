@@ -1,0 +1,76 @@
+"""The GPUNode on the wire; that the API server keeps all of it is tested in tests/deploy."""
+
+import json
+
+import msgspec
+import pytest
+
+from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant
+from fracgpu.names import GpuUuid, PodUid
+from fracgpu.plans import Share
+from fracgpu.pods import ObjectMeta
+from fracgpu.quantities import Mib
+
+GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, numa_node=1)
+GRANT = Grant(PodUid("uid-1"), "team-a", "chat", {"main": (Share(GpuUuid("GPU-a"), 8),)})
+NODE = GpuNode(ObjectMeta(name="node-1"), GpuNodeSpec(Mib(512), (GPU,)), GpuNodeStatus("42", (GRANT,)))
+
+
+def test_the_form_on_the_wire() -> None:
+    written = json.loads(msgspec.json.encode(NODE))
+
+    assert (written["apiVersion"], written["kind"]) == ("fracgpu.io/v1alpha1", "GPUNode")
+    assert written["spec"] == {
+        "memoryUnitMiB": 512,
+        "gpus": [
+            {
+                "uuid": "GPU-a",
+                "index": 0,
+                "product": "Tesla T4",
+                "memoryMiB": 15360,
+                "units": 30,
+                "replicas": 4,
+                "healthy": True,
+                "numaNode": 1,
+            }
+        ],
+    }
+    assert written["status"] == {
+        "observedPods": "42",
+        "grants": [
+            {
+                "podUID": "uid-1",
+                "namespace": "team-a",
+                "name": "chat",
+                "containers": {"main": [{"gpu": "GPU-a", "units": 8, "seats": 0}]},
+            }
+        ],
+    }
+
+
+def test_a_gpunode_is_read_as_it_was_written() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(NODE), type=GpuNode) == NODE
+
+
+def test_a_gpunode_of_a_plugin_that_has_not_reported_yet() -> None:
+    node = msgspec.json.decode(b'{"metadata":{"name":"node-1"},"spec":{"memoryUnitMiB":512,"gpus":[]}}', type=GpuNode)
+
+    assert (node.node, node.spec.gpus) == ("node-1", ())
+    assert node.status == GpuNodeStatus(observed_pods="", grants=())
+
+
+@pytest.mark.parametrize("missing", ["uuid", "index", "product", "memoryMiB", "units", "replicas"])
+def test_a_gpu_without_one_of_its_facts_is_not_read(missing: str) -> None:
+    written = json.loads(msgspec.json.encode(NODE))
+    del written["spec"]["gpus"][0][missing]
+
+    with pytest.raises(msgspec.ValidationError, match=missing):
+        msgspec.json.decode(json.dumps(written), type=GpuNode)
+
+
+def test_health_and_numa_node_may_be_left_out() -> None:
+    written = json.loads(msgspec.json.encode(NODE))
+    del written["spec"]["gpus"][0]["healthy"], written["spec"]["gpus"][0]["numaNode"]
+
+    (gpu,) = msgspec.json.decode(json.dumps(written), type=GpuNode).spec.gpus
+    assert (gpu.healthy, gpu.numa_node) == (True, None)

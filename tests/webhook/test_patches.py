@@ -1,0 +1,69 @@
+"""The patch holds what is missing and nothing else."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.webhook.builders import POLICY, container, patched, pod, typed
+from webhook.mutation import mutate
+from webhook.patches import patch_for
+
+MEMORY = "fracgpu.io/memory"
+BOTH = {"limits": {MEMORY: "8"}, "requests": {MEMORY: "8"}}
+AT = "/spec/containers/0/resources"
+
+CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "no resources": (container(), [{"op": "add", "path": AT, "value": BOTH}]),
+    "null resources": ({"name": "main", "resources": None}, [{"op": "add", "path": AT, "value": BOTH}]),
+    "empty resources": (
+        {"name": "main", "resources": {}},
+        [
+            {"op": "add", "path": f"{AT}/limits", "value": {MEMORY: "8"}},
+            {"op": "add", "path": f"{AT}/requests", "value": {MEMORY: "8"}},
+        ],
+    ),
+    "null limits, other requests": (
+        {"name": "main", "resources": {"limits": None, "requests": {"cpu": "1"}}},
+        [
+            {"op": "add", "path": f"{AT}/limits", "value": {MEMORY: "8"}},
+            {"op": "add", "path": f"{AT}/requests/fracgpu.io~1memory", "value": "8"},
+        ],
+    ),
+    "empty limits": (
+        container("main", {}, requests={}),
+        [
+            {"op": "add", "path": f"{AT}/limits/fracgpu.io~1memory", "value": "8"},
+            {"op": "add", "path": f"{AT}/requests/fracgpu.io~1memory", "value": "8"},
+        ],
+    ),
+    "the limit is there": (
+        container("main", {MEMORY: "8"}),
+        [{"op": "add", "path": f"{AT}/requests", "value": {MEMORY: "8"}}],
+    ),
+    "all is there": (container("main", {MEMORY: "8"}, requests={MEMORY: 8}), []),
+}
+
+
+@pytest.mark.parametrize(("before", "want"), CASES.values(), ids=CASES)
+def test_patch(before: dict[str, Any], want: list[dict[str, Any]]) -> None:
+    limit = mutate(typed(pod({"gpu-memory": "4Gi"}, before)), policy=POLICY).limit
+
+    assert ([] if limit is None else msgspec.to_builtins(patch_for(limit))) == want
+
+
+def test_fields_that_we_do_not_know_survive() -> None:
+    manifest = pod(
+        {"gpu-memory": "4Gi", "container": "proxy"},
+        container("main") | {"resources": {"claims": [{"name": "x"}]}},
+        init=(container("warm"), container("proxy", {"cpu": "1"}, restart="Always") | {"future": {"field": 1}}),
+    )
+
+    limit = mutate(typed(manifest), policy=POLICY).limit
+
+    assert limit is not None
+    after = patched(manifest, msgspec.to_builtins(patch_for(limit)))
+    proxy = after["spec"]["initContainers"][1]
+    assert proxy.pop("resources") == {"limits": {"cpu": "1", MEMORY: "8"}, "requests": {MEMORY: "8"}}
+    del manifest["spec"]["initContainers"][1]["resources"]
+    assert after == manifest

@@ -1,0 +1,124 @@
+"""AdmissionReviews in and out: shapes kept, and every malformed one told apart from a malformed pod."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.webhook.builders import POLICY, container, operations_of, pod, review
+from webhook.reviews import ReviewError, answer
+
+UID = "186e27b2-329a-4841-b7f4-af82ab6cfc1a"
+DEEP = b"[" * 20_000 + b"]" * 20_000
+
+
+def respond(body: dict[str, Any]) -> dict[str, Any]:
+    reply = msgspec.json.decode(answer(msgspec.json.encode(body), policy=POLICY))
+    assert set(reply) == {"apiVersion", "kind", "response"}
+    assert (reply["apiVersion"], reply["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+    response: dict[str, Any] = reply["response"]
+    return response
+
+
+def test_an_annotated_pod_is_allowed_with_a_patch() -> None:
+    response = respond(review(pod({"gpu-memory": "4Gi"})))
+
+    assert operations_of(response) == [
+        {
+            "op": "add",
+            "path": "/spec/containers/0/resources",
+            "value": {"limits": {"fracgpu.io/memory": "8"}, "requests": {"fracgpu.io/memory": "8"}},
+        }
+    ]
+    assert set(response) == {"uid", "allowed", "patchType", "patch"}
+    assert (response["uid"], response["allowed"]) == (UID, True)
+
+
+def test_a_pod_that_asks_for_nothing_gets_the_shortest_answer() -> None:
+    assert respond(review(pod())) == {"uid": UID, "allowed": True}
+
+
+def test_a_refused_pod_gets_a_status_that_users_can_read() -> None:
+    response = respond(review(pod({"gpu-memory": "lots"})))
+
+    assert set(response) == {"uid", "allowed", "status"}
+    assert response["allowed"] is False
+    assert response["status"].pop("message").startswith("annotation fracgpu.io/gpu-memory is 'lots'")
+    assert response["status"] == {"status": "Failure", "reason": "Forbidden", "code": 403}
+
+
+@pytest.mark.parametrize("operation", ["UPDATE", "DELETE", "CONNECT"])
+def test_only_creation_is_judged(operation: str) -> None:
+    manifest = pod({"allocation": "{}", "gpu-memory": "lots"}, container(env=("NVIDIA_VISIBLE_DEVICES",)))
+
+    assert respond(review(manifest, operation=operation)) == {"uid": UID, "allowed": True}
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        None,
+        [],
+        "pod",
+        {"metadata": None, "spec": {}},
+        {"spec": {"containers": {}}},
+        {"spec": {"containers": [None]}},
+        {"spec": {"containers": [{"resources": {"limits": {"fracgpu.io/memory": True}}}]}},
+        {"spec": {"containers": [{"env": ["A=B"]}]}},
+        {"metadata": {"annotations": {"fracgpu.io/gpu-memory": 4}}},
+    ],
+)
+def test_a_pod_of_the_wrong_shape_is_refused(manifest: object) -> None:
+    response = respond(review(manifest))
+
+    assert response["allowed"] is False
+    assert response["status"]["message"].startswith("the pod cannot be read: ")
+
+
+MALFORMED: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "cannot be read"),
+    "no JSON": (b"uid=1", "cannot be read"),
+    "no UTF-8": (b'{"kind":"\xff"}', "cannot be read"),
+    "a list": (b"[]", "cannot be read"),
+    "nested beyond reason": (DEEP, "cannot be read"),
+    "an empty object": (b"{}", "reads admission.k8s.io/v1 AdmissionReview"),
+    "an old version": (
+        msgspec.json.encode(review(pod()) | {"apiVersion": "admission.k8s.io/v1beta1"}),
+        "'admission.k8s.io/v1beta1' 'AdmissionReview'",
+    ),
+    "another kind": (msgspec.json.encode(review(pod()) | {"kind": "ConversionReview"}), "'ConversionReview'"),
+    "no request": (msgspec.json.encode(review(pod()) | {"request": None}), "has no request"),
+    "a request without uid": (
+        msgspec.json.encode(review(pod()) | {"request": {"kind": {}, "operation": "CREATE"}}),
+        "missing required field `uid`",
+    ),
+    "an unknown operation": (msgspec.json.encode(review(pod(), operation="create")), "Invalid enum value 'create'"),
+    "another object": (
+        msgspec.json.encode(
+            review(pod())
+            | {
+                "request": {
+                    "uid": "1",
+                    "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
+                    "operation": "CREATE",
+                }
+            }
+        ),
+        "'apps' 'v1' 'Deployment'; this webhook reads v1 Pod only",
+    ),
+}  # case -> body, what the sentence has to contain
+
+
+@pytest.mark.parametrize(("body", "want"), MALFORMED.values(), ids=MALFORMED)
+def test_what_is_no_review_of_a_pod_is_an_error(body: bytes, want: str) -> None:
+    with pytest.raises(ReviewError) as caught:
+        answer(body, policy=POLICY)
+
+    assert want in str(caught.value)
+
+
+def test_a_pod_nested_beyond_reason_is_a_clean_error() -> None:
+    body = msgspec.json.encode(review({"spec": {"containers": [{"x": "HERE"}]}})).replace(b'"HERE"', DEEP)
+
+    with pytest.raises(ReviewError, match="cannot be read"):
+        answer(body, policy=POLICY)
