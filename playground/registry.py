@@ -31,6 +31,11 @@ MAX_EVENTS = 1000
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _PATCH_ATTEMPTS = 5
+_SERVER_FIELDS = (
+    *("uid", "resourceVersion", "creationTimestamp", "generation"),
+    *("deletionTimestamp", "deletionGracePeriodSeconds"),
+)
+"""Of a new object's metadata: what a client cannot choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,7 @@ class Registry:
             ApiStatusError: 400, 409, 422, or what a webhook answers.
         """
         obj = _typed(resource, obj)
-        metadata = {
-            k: v for k, v in obj["metadata"].items() if k not in ("uid", "resourceVersion", "creationTimestamp")
-        }
+        metadata = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS}
         if resource.namespaced:
             if metadata.get("namespace") not in (None, "", namespace):
                 raise bad_request(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -53,14 +52,6 @@ class Replica:
         await self.ledger.reserve(
             wanted, limits={g: LIMITS[g] for g in wanted.per_gpu()}, lifetime_seconds=lifetime_seconds
         )
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""Extender replicas on a real Redis and the playground's API server, served over real HTTP, in this process."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from extender.ledger.embedded import EmbeddedRedis
+from playground.apiserver import ApiServer
+from tests.extender.replica import Replica
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ApiServer]:
+    server = ApiServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def replicas(redis: EmbeddedRedis, api: ApiServer, tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Two replicas behind nothing: a test chooses whom to ask."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(api.kubeconfig())
+    async with contextlib.AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(Replica.running(redis_url=redis.url, kubeconfig=kubeconfig))
+            for _ in range(2)
+        ]
+        async with asyncio.timeout(20):
+            await first.reconciler.ready.wait()
+            await second.reconciler.ready.wait()
+        yield first, second

@@ -1,0 +1,103 @@
+"""One extender replica as `extender.__main__` wires it, inside the test's own process, and a client for its verbs."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from extender.app import Extender, create_app
+from extender.index import Index
+from extender.ledger.ledger import Ledger, connect
+from extender.reconciler import Reconciler
+from fracgpu.gpunodes import GpuNode
+from fracgpu.kube.client import KubeClient
+from fracgpu.process.serving import HttpServer
+from playground.apiserver import ApiServer
+
+JsonObject = dict[str, Any]
+BINDING_TIMEOUT_SECONDS = 0.5
+
+
+class Replica:
+    def __init__(self, *, index: Index, ledger: Ledger, reconciler: Reconciler, http: aiohttp.ClientSession) -> None:
+        self.index = index
+        self.ledger = ledger
+        self.reconciler = reconciler
+        self.url = ""
+        self._http = http
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, *, redis_url: str, kubeconfig: Path) -> AsyncIterator["Replica"]:
+        async with contextlib.AsyncExitStack() as stack:
+            index = Index()
+            ledger = Ledger(connect(redis_url), reader=index)
+            stack.push_async_callback(ledger.close)
+            kube = await KubeClient.connect(kubeconfig=kubeconfig)
+            stack.push_async_callback(kube.close)
+            reconciler = Reconciler(
+                kube=kube, index=index, ledger=ledger, binding_timeout_seconds=BINDING_TIMEOUT_SECONDS
+            )
+            app = create_app(Extender(index=index, ledger=ledger, reconciler=reconciler))
+            server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+            await server.start()
+            stack.push_async_callback(server.stop)
+            following = asyncio.create_task(reconciler.run())
+            stack.callback(following.cancel)
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            replica = cls(index=index, ledger=ledger, reconciler=reconciler, http=http)
+            replica.url = server.url
+            yield replica
+
+    async def post(self, verb: str, body: object) -> Any:
+        """POST a verb as kube-scheduler does; the answer has to be HTTP 200 with JSON."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self._http.post(f"{self.url}/{verb}", data=data) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with self._http.get(f"{self.url}{path}") as answer:
+            return answer.status, await answer.text()
+
+    async def bind(self, pod: JsonObject, node: str) -> str:
+        """Bind a pod; returns the error, empty for success."""
+        metadata = pod["metadata"]
+        args = {"PodName": metadata["name"], "PodNamespace": metadata["namespace"], "PodUID": metadata["uid"]}
+        answer = await self.post("bind", args | {"Node": node})
+        return str(answer["Error"])
+
+    async def knows(self, *names: str) -> None:
+        """Wait until it has seen the GPUNodes of these nodes."""
+        async with asyncio.timeout(10):
+            while not all(name in self.index.nodes for name in names):
+                await asyncio.sleep(0)
+
+
+async def announce(api: ApiServer, node: GpuNode) -> None:
+    """Create a node's GPUNode, or write its status anew, as its plugin would."""
+    body = msgspec.to_builtins(node)
+    body["metadata"] = {"name": node.node}
+    existing, _ = await api.cluster.list("gpunodes", field_selector=f"metadata.name={node.node}")
+    if not existing:
+        await api.cluster.create("gpunodes", body)
+    await api.cluster.patch("gpunodes", node.node, {"status": body["status"]}, subresource="status")
+
+
+async def create_pod(api: ApiServer, name: str, *, units: int, **more: Any) -> JsonObject:
+    limits = {"limits": {"fracgpu.io/memory": str(units)}}
+    container = {"name": "main", "image": "example", "resources": limits}
+    return await api.cluster.create(
+        "pods",
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "team-a"} | more,
+            "spec": {"containers": [container]},
+        },
+    )
