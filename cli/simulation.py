@@ -220,9 +220,7 @@ class Simulation:
             await plugin.ready()
         self._on_step("nodes joining")
         await self.joined()
-        self.scheduler = Scheduler(
-            self.api.cluster, extender_url=self.extender_url, wake_on_gpunodes=False, initial_backoff=0.2, seed=0
-        )
+        self.scheduler = Scheduler(self.api.cluster, extender_url=self.extender_url, initial_backoff=0.2, seed=0)
         await self.scheduler.start()
         self._stack.push_async_callback(self.scheduler.stop)
 

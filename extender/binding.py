@@ -80,16 +80,12 @@ class Binder:
         Raises:
             FracgpuError: the pod is not bound, or not known to be; the sentence says why.
         """
-        await self._ledger.catch_up()
-        entry = self._index.entries.get(args.pod_uid)
-        if entry is not None and entry.claim.state is ClaimState.BINDING and entry.claim.node != args.node:
-            entry = await self._settle_earlier(entry)
-        if entry is not None and entry.claim.node != args.node:
-            raise ConflictError(f"the pod is bound to {entry.claim.node} already, and cannot be bound to {args.node}")
-        if entry is not None and entry.claim.state is ClaimState.BOUND:
-            return
-        claim = await self._reserve(args, entry.claim if entry else None)
-        await self._write(claim)
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._bind(args)
+            except AlreadyClaimedError:
+                continue  # somebody else changed the pod's claim under our hands: look again
+        raise ConflictError("the pod is being bound by another replica; try again")
 
     async def settle(self, claim: Claim) -> None:
         """Find out what became of a Binding whose deadline has passed, and make the ledger agree with the pod.
@@ -113,6 +109,18 @@ class Binder:
         except AlreadyClaimedError:
             return  # somebody else settled it
         _logger.info("settled", extra={"pod": claim.pod, "uid": claim.uid, "bound": bound is not None})
+
+    async def _bind(self, args: BindingArgs) -> None:
+        await self._ledger.catch_up()
+        entry = self._index.entries.get(args.pod_uid)
+        if entry is not None and entry.claim.state is ClaimState.BINDING and entry.claim.node != args.node:
+            entry = await self._settle_earlier(entry)
+        if entry is not None and entry.claim.node != args.node:
+            raise ConflictError(f"the pod is bound to {entry.claim.node} already, and cannot be bound to {args.node}")
+        if entry is not None and entry.claim.state is ClaimState.BOUND:
+            return
+        claim = await self._reserve(args, entry.claim if entry else None)
+        await self._write(claim)
 
     async def _settle_earlier(self, entry: Entry) -> Entry | None:
         """An earlier bind chose another node: go on only when it is known to have come to nothing."""

@@ -12,7 +12,7 @@ from extender.placement import binpack
 from extender.placement.explaining import explain, why_not
 from extender.placement.fitting import could_ever_fit, fits
 from extender.wire import HostPriority
-from fracgpu.errors import ConflictError, RequestError
+from fracgpu.errors import ConflictError, RequestError, UnavailableError
 from fracgpu.names import NodeName
 from fracgpu.pods import Pod
 from fracgpu.requests import PodRequest, request_of
@@ -38,6 +38,7 @@ def filter_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> Filtered:
     Raises:
         ConflictError: nothing fits now, but only because of what will soon have passed: kube-scheduler tries a pod
             again after an error, while one that fits nowhere waits for an event in the cluster.
+        UnavailableError: nothing fits now, and a node that offers our resources is not known yet.
     """
     names = list(names)
     result = Filtered()
@@ -64,6 +65,7 @@ def filter_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> Filtered:
             result.unresolvable[name] = why_not(view, request)
     if not result.fitting:
         _raise_if_passing(index, request, result.failed)
+        _raise_if_unknown(index, names)
     return result
 
 
@@ -115,3 +117,10 @@ def _raise_if_passing(index: Index, request: PodRequest, failed: Iterable[NodeNa
             raise ConflictError(
                 f"there is room on {name} as soon as the shares of {pods} are settled or known to be free; try again"
             )
+
+
+def _raise_if_unknown(index: Index, names: Iterable[NodeName]) -> None:
+    unknown = [name for name in names if index.view(name) is None]
+    if unknown:
+        # kube-scheduler asks only about nodes that offer the resource: their GPUNode is on its way, or should be.
+        raise UnavailableError(f"nothing fits on the other nodes, and {unknown[0]} {_UNKNOWN_NODE}; try again")

@@ -5,8 +5,7 @@ before this pod's bind. A pod that is being bound is assumed to be on its node. 
 asked only about pods that request one of its resources and nodes that the sums (``node_fit``) let pass, and
 prioritize is skipped for a single node.
 
-Left out: preemption, the extender's Nodes form, every in-tree score, events. One liberty: a changed GPUNode wakes
-waiting pods, which kube-scheduler, knowing nothing of that resource, does not do (``wake_on_gpunodes``).
+Left out: preemption, the extender's Nodes form, every in-tree score, events.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ class Scheduler:
         name: only pods with this spec.schedulerName are scheduled.
         initial_backoff: seconds before the second attempt of a pod; each further one doubles them.
         max_backoff: the longest backoff, in seconds.
-        wake_on_gpunodes: whether a changed GPUNode wakes pods that wait; false is what kube-scheduler does.
         seed: for the choice between equally good nodes.
 
     Attributes:
@@ -64,7 +62,6 @@ class Scheduler:
         name: str = "default-scheduler",
         initial_backoff: float = 1.0,
         max_backoff: float = 10.0,
-        wake_on_gpunodes: bool = True,
         seed: int | None = None,
     ) -> None:
         self.log: deque[tuple[Verb, str]] = deque(maxlen=LOG_LENGTH)
@@ -79,8 +76,6 @@ class Scheduler:
         self._pods = Informer(cluster, resource="pods", handle=self._on_pod)
         self._nodes = Informer(cluster, resource="nodes", handle=self._on_node)
         self._informers = [self._pods, self._nodes]
-        if wake_on_gpunodes:
-            self._informers.append(Informer(cluster, resource="gpunodes", handle=self._on_gpunode))
         self._node_facts: dict[str, object] = {}  # node name -> what scheduling depends on
         self._woken = asyncio.Event()
         self._progress = asyncio.Condition()
@@ -282,9 +277,6 @@ class Scheduler:
             self._node_facts[name] = (unschedulable, node["metadata"].get("labels"), allocatable(node))
         # The kubelet's heartbeats change a node too, but not what fits on it.
         self._wake(is_helpful=kind != "DELETED" and self._node_facts[name] != before)
-
-    def _on_gpunode(self, kind: EventType, _: JsonObject) -> None:
-        self._wake(is_helpful=kind != "DELETED")
 
     def _wake(self, *, is_helpful: bool) -> None:
         if is_helpful:

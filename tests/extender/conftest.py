@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from extender.index import Index
 from extender.ledger.embedded import EmbeddedRedis
+from extender.ledger.ledger import Ledger, connect
 from playground.apiserver import ApiServer
 from tests.extender.replica import Replica
 
@@ -30,7 +32,12 @@ async def api() -> AsyncIterator[ApiServer]:
 
 @pytest.fixture
 async def replicas(redis: EmbeddedRedis, api: ApiServer, tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
-    """Two replicas behind nothing: a test chooses whom to ask."""
+    """Two replicas on an empty ledger; a test chooses whom to ask."""
+    first_life = Ledger(connect(redis.url), reader=Index())
+    token = await first_life.begin_rebuild(lifetime_seconds=5)
+    assert token is not None
+    assert await first_life.commit_rebuild(token, [])
+    await first_life.close()
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(api.kubeconfig())
     async with contextlib.AsyncExitStack() as stack:

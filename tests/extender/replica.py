@@ -76,7 +76,7 @@ class Replica:
         """Wait until it has seen the GPUNodes of these nodes."""
         async with asyncio.timeout(10):
             while not all(name in self.index.nodes for name in names):
-                await asyncio.sleep(0)
+                await self.get("/livez")
 
 
 async def announce(api: ApiServer, node: GpuNode) -> None:

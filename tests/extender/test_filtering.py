@@ -5,7 +5,7 @@ import pytest
 from extender.filtering import explain_pod, filter_nodes, prioritize_nodes
 from extender.index import Index
 from extender.ledger.claims import Claim, Entry
-from fracgpu.errors import ConflictError
+from fracgpu.errors import ConflictError, UnavailableError
 from fracgpu.names import NodeName, PodUid
 from tests.extender.builders import claim, gpu_node, pod
 
@@ -38,8 +38,14 @@ def test_pods_without_gpu_pass_and_score_nothing() -> None:
     assert [priority.score for priority in prioritize_nodes(make_index(), pod("p"), NAMES)] == [0, 0, 0]
 
 
+def test_nothing_fits_is_not_said_while_a_node_that_offers_the_resource_is_unknown() -> None:
+    with pytest.raises(UnavailableError, match="stranger has no GPUs known to fracgpu"):
+        filter_nodes(make_index(), pod("p", units=81), NAMES)
+    assert filter_nodes(make_index(), pod("p", units=81), NAMES[:2]).fitting == []
+
+
 def test_a_contradictory_request_fails_everywhere_with_its_reason() -> None:
-    found = filter_nodes(make_index(), pod("p", units=8, seats=1), NAMES)
+    found = filter_nodes(make_index(), pod("p", units=8, seats=1), NAMES[:2])
     assert found.fitting == []
     assert "both fracgpu.io/memory and fracgpu.io/replica" in found.unresolvable[NAMES[0]]
 
@@ -61,7 +67,7 @@ def test_a_pod_that_is_being_bound_goes_on_there_and_nowhere_else() -> None:
 def test_where_only_passing_claims_stand_in_the_way_the_scheduler_shall_ask_again(why: str) -> None:
     index = make_index(claim("old", units=80, state="binding" if why == "binding" else "bound"))
     if why == "ended":
-        assert filter_nodes(index, pod("p", units=80), NAMES).failed  # so far it is just full
+        assert filter_nodes(index, pod("p", units=80), NAMES[:2]).failed  # so far it is just full
         index.set_ending(PodUid("old"), ending=True)
     with pytest.raises(ConflictError, match="team-a/old"):
         filter_nodes(index, pod("p", units=80), NAMES)

@@ -107,9 +107,7 @@ async def extender(cluster: LocalCluster) -> AsyncIterator[Extender]:
 
 @pytest.fixture
 async def scheduler(cluster: LocalCluster, extender: Extender) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(
-        cluster, extender_url=extender.url, initial_backoff=0.01, max_backoff=0.04, wake_on_gpunodes=False, seed=1
-    )
+    scheduler = Scheduler(cluster, extender_url=extender.url, initial_backoff=0.01, max_backoff=0.04, seed=1)
     yield scheduler
     await scheduler.stop()
 
