@@ -80,6 +80,17 @@ async def test_recorded_bind_is_answered_in_the_recorded_shape(api: ApiServer, r
     assert await allocation(api, "infer-0") == {"GPU-n1"}
 
 
+async def test_the_pod_of_the_recorded_preemption_is_understood(api: ApiServer, replicas: Replicas) -> None:
+    """There is no preempt verb yet; the pod that it speaks of takes the ordinary way."""
+    vector = recorded("preempt")
+    names = list(vector["request"]["NodeNameToMetaVictims"])
+    for name in names:
+        await announce(api, gpu_node(name, f"GPU-{name}", units=320))
+    await replicas[0].knows(*names)
+    answer = await replicas[0].post("filter", {"Pod": vector["request"]["Pod"], "Nodes": None, "NodeNames": names})
+    assert answer["NodeNames"] == names
+
+
 async def test_whole_nodes_are_answered_with_whole_nodes(api: ApiServer, replicas: Replicas) -> None:
     await one_node(api, replicas[0])
     request = recorded("filter")["request"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fracgpu.errors import DeviceIdError, NoRoomError, UnavailableError
+from fracgpu.gpunodes import GpuNodeSpec
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
@@ -28,6 +29,7 @@ class World:
     """What the plugin can see, as a test sets it; the ports of the desk in memory."""
 
     pods: list[Pod] = field(default_factory=list)
+    spec: GpuNodeSpec = field(default_factory=make_spec)
     unseen: list[Pod] | None = None  # what a read finds, where the watch is behind
     is_api_down: bool = False
     listing: list[ListedPod] | None = field(default_factory=list)  # None: PodResources does not answer
@@ -37,9 +39,8 @@ class World:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        spec = make_spec()
-        self.book = GrantBook({gpu.uuid: gpu for gpu in spec.gpus})
-        self.desk = Desk(spec, self.book, pods=self, devices=self, processes=self, on_change=self.note_change)
+        self.book = GrantBook({gpu.uuid: gpu for gpu in self.spec.gpus})
+        self.desk = Desk(self.spec, self.book, pods=self, devices=self, processes=self, on_change=self.note_change)
 
     def note_change(self) -> None:
         self.changes += 1
