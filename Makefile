@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## Run the main job: four simulated GPU nodes, the three serv
 
 test: $(INSTALLED) ## Run all checks and tests
 	@scripts/check
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 e2e: $(INSTALLED) ## Run the same scenario on real etcd, kube-apiserver, kube-scheduler and kubelet
 	@scripts/e2e $(ARGS)
