@@ -23,6 +23,7 @@ from fracgpu.quantities import DEFAULT_MEMORY_UNIT
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
 _SETTLE_SECONDS: Final = 60.0
 _REFRESH_SECONDS: Final = 0.5
+_MAX_PARENT: Final = 50  # of the 107 bytes of a socket's path; the rest is ours
 _EXIT_FAILED: Final = 1
 _EXIT_USAGE: Final = 2
 
@@ -43,7 +44,11 @@ def run_demo(*, once: bool | None, as_json: bool, manifests: Path | None, redis_
     if as_json and once is False:
         print("error: --json prints the final table, and --stay never comes to one; use one of them", file=sys.stderr)
         return _EXIT_USAGE
-    directory = Path(tempfile.mkdtemp(prefix="fracgpu-"))
+    try:
+        directory = _make_directory()
+    except (SettingError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return _EXIT_USAGE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # pynvml's, about its own name
@@ -100,6 +105,22 @@ async def _demo(directory: Path, *, ends: bool, as_json: bool, manifests: Path, 
     return _verdict(report, settled=settled)
 
 
+def _make_directory() -> Path:
+    """Make a folder whose path leaves room for the sockets in it.
+
+    Raises:
+        SettingError: the temporary folder has too long a path.
+        OSError: nothing can be made there.
+    """
+    parent = tempfile.gettempdir()
+    if len(parent) > _MAX_PARENT:
+        raise SettingError(
+            f"the folder for temporary files, {parent}, has too long a path for Unix sockets (at most {_MAX_PARENT} "
+            "bytes); set TMPDIR to a shorter one, for example TMPDIR=/tmp"
+        )
+    return Path(tempfile.mkdtemp(prefix="fracgpu-", dir=parent))
+
+
 def _verdict(report: Report, *, settled: bool) -> int:
     """The exit code: waiting and refused pods are results, an over-committed GPU is a defect."""
     for sentence in report.overcommitted():
@@ -110,10 +131,18 @@ def _verdict(report: Report, *, settled: bool) -> int:
 
 
 async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], *, stop: asyncio.Event) -> None:
-    with Live(console=console, refresh_per_second=4, vertical_overflow="visible") as live:
+    """Show the picture until asked to stop: in place on a terminal, elsewhere anew at every change."""
+    shown: Report | None = None
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
         while not stop.is_set():
             found = await report()
-            live.update(render(found, unit=DEFAULT_MEMORY_UNIT, footer="Ctrl-C ends the demo."))
+            if found != shown:
+                picture = render(found, unit=DEFAULT_MEMORY_UNIT, footer="Ctrl-C ends the demo.")
+                if console.is_terminal:
+                    live.update(picture, refresh=True)
+                else:
+                    console.print(picture)
+                shown = found
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFRESH_SECONDS):
                     await stop.wait()

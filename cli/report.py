@@ -82,7 +82,7 @@ def make_report(
     held: Mapping[NodeName, Held],
     pod_names: Mapping[PodUid, str],
     waiting: Mapping[str, str],
-    refused: Mapping[str, str],
+    refused: Iterable[tuple[str, str]],
 ) -> Report:
     """Put the picture together.
 
@@ -91,7 +91,7 @@ def make_report(
         held: node -> what its living containers hold.
         pod_names: pod UID -> ``namespace/name``, also of pods that are gone while a process of theirs lives on.
         waiting: pod -> reason.
-        refused: pod -> message.
+        refused: pod and message, of each.
     """
     node_reports, placed = [], []
     for node in sorted(nodes, key=lambda node: node.node):
@@ -108,7 +108,7 @@ def make_report(
         node_reports,
         sorted(placed, key=lambda one: one.pod),
         [WaitingReport(pod, reason) for pod, reason in sorted(waiting.items())],
-        [RefusedReport(pod, message) for pod, message in sorted(refused.items())],
+        [RefusedReport(pod, message) for pod, message in sorted(refused)],
     )
 
 

@@ -15,11 +15,13 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 import trustme
+from redis.exceptions import RedisError
 
 from cli.processes import ServiceProcess
 from cli.report import Report, make_report
 from extender.ledger.embedded import EmbeddedRedis
-from fracgpu.errors import UnavailableError
+from extender.ledger.ledger import connect
+from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid
 from fracgpu.pods import Pod
@@ -101,7 +103,7 @@ class Simulation:
         self._on_step = on_step
         self._stack = contextlib.AsyncExitStack()
         self._pod_names: dict[PodUid, str] = {}  # pod UID -> namespace/name, of every pod ever created
-        self._refused: dict[str, str] = {}  # pod -> what the user was told
+        self._refused: list[tuple[str, str]] = []  # pod, what the user was told
         self._http: aiohttp.ClientSession | None = None
         self.extender_url = ""
         self.api = ApiServer()
@@ -135,6 +137,7 @@ class Simulation:
 
         Raises:
             UnavailableError: a part did not come up; with the end of its log.
+            SettingError: the given Redis cannot be used.
         """
         try:
             await self._start()
@@ -160,7 +163,7 @@ class Simulation:
 
     def refuse(self, name: str, message: str) -> None:
         """Note what was refused before it was a pod."""
-        self._refused[name] = message
+        self._refused.append((name, message))
 
     async def settled(self, *, timeout_seconds: float) -> bool:
         """Wait until every pod runs, has ended, or waits for room; False where that took too long."""
@@ -203,10 +206,12 @@ class Simulation:
             await kubelet.start()
             self._stack.push_async_callback(kubelet.runtime.close)
             self._stack.push_async_callback(kubelet.stop)
+        self._on_step("Redis")
         if self.redis is not None:
-            self._on_step("Redis")
             await self.redis.start()
             self._stack.push_async_callback(self.redis.stop)
+        else:
+            await _check_redis(self._redis_url or "")
         self._on_step("webhook, extender and device plugins")
         ca_pem = self._make_certificates()
         processes = [self.extender, self.webhook, *self.plugins.values()]
@@ -316,6 +321,20 @@ class Simulation:
         for number, part in enumerate(issued.cert_chain_pems):
             part.write_to_path(self._directory / "tls.crt", append=number > 0)
         return str(authority.cert_pem.bytes(), "ascii")
+
+
+async def _check_redis(url: str) -> None:
+    """Tell at once what the extender would wait for."""
+    try:
+        client = connect(url)
+    except ValueError as exc:
+        raise SettingError(f"--redis-url is {url!r}: {exc}") from exc
+    try:
+        await client.ping()
+    except (RedisError, OSError) as exc:
+        raise SettingError(f"--redis-url {url!r} does not answer: {exc}") from exc
+    finally:
+        await client.aclose()
 
 
 def _free_port() -> int:
