@@ -155,4 +155,8 @@ async def _answer_body(
         level = logging.INFO if isinstance(exc, (ConflictError, UnavailableError)) else logging.WARNING
         _logger.log(level, "refused", extra={"verb": verb.__name__, "reason": exc.reason, "error": str(exc)})
         answer = failure(str(exc))
+    except Exception:
+        # kube-scheduler reads no other answer than HTTP 200: a defect of ours must be told there too.
+        _logger.exception("defect", extra={"verb": verb.__name__})
+        answer = failure("a defect of the fracgpu extender; its log has the traceback")
     return Response(msgspec.json.encode(answer), media_type=_JSON)

@@ -7,7 +7,7 @@ until the deadline has passed, which is longer than a Binding may take.
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState, Entry
@@ -16,8 +16,9 @@ from extender.placement.explaining import why_not
 from extender.placement.fitting import choose
 from extender.wire import BindingArgs
 from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, PlanError, RequestError, UnavailableError
+from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
-from fracgpu.kube.resources import PODS, Resource
+from fracgpu.kube.resources import PODS
 from fracgpu.names import ANNOTATION_ALLOCATION, GpuUuid, NodeName, PodUid
 from fracgpu.plans import Plan, decode_plan, encode_plan
 from fracgpu.pods import Pod
@@ -25,27 +26,6 @@ from fracgpu.requests import request_of
 
 _ATTEMPTS: Final = 3  # other replicas may be faster that often before the scheduler is asked to try again
 _logger = logging.getLogger(__name__)
-
-
-class PodWriter(Protocol):
-    """What binding needs of the API server."""
-
-    async def get(
-        self, resource: Resource[Pod], name: str, *, namespace: str = "", timeout_seconds: float = ...
-    ) -> Pod:
-        """Read a pod as it is now."""
-
-    async def bind(
-        self,
-        *,
-        namespace: str,
-        name: str,
-        uid: PodUid,
-        node: NodeName,
-        annotations: dict[str, str],
-        timeout_seconds: float,
-    ) -> None:
-        """Bind a pod and annotate it in one write."""
 
 
 def claim_lifetime_seconds(binding_timeout_seconds: float) -> float:
@@ -64,7 +44,7 @@ class Binder:
         *,
         index: Index,
         ledger: Ledger,
-        kube: PodWriter,
+        kube: KubeClient,
         find_pod: Callable[[PodUid], Pod | None],
         binding_timeout_seconds: float,
     ) -> None:

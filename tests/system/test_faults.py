@@ -5,7 +5,19 @@ import asyncio
 from fracgpu.device_ids import parse_device_id
 from fracgpu.names import RESOURCE_MEMORY, NodeName
 from playground.containers import Container
+from playground.kubelet import Kubelet
 from tests.system.cluster import Cluster, planned_gpus, pod
+
+
+def let_processes_linger(kubelet: Kubelet) -> asyncio.Event:
+    """From now on processes ignore SIGTERM until the event is set."""
+    may_end = asyncio.Event()
+
+    async def linger(_: Container) -> None:
+        await may_end.wait()
+
+    kubelet.runtime.on_sigterm = linger
+    return may_end
 
 
 async def test_two_pods_race_for_the_last_slice_and_one_waits_with_numbers(one_gpu: Cluster) -> None:
@@ -46,12 +58,7 @@ async def test_a_pod_holds_exactly_the_gpu_that_its_annotation_names(two_nodes: 
 
 async def test_a_force_deleted_pods_memory_is_not_given_out_while_its_process_lives(one_gpu: Cluster) -> None:
     kubelet = one_gpu.kubelets[NodeName("node-1")]
-    may_end = asyncio.Event()
-
-    async def linger(_: Container) -> None:
-        await may_end.wait()
-
-    kubelet.runtime.on_sigterm = linger
+    may_end = let_processes_linger(kubelet)
     old = await one_gpu.create(pod("old", "8Gi"))
     await one_gpu.running("old")
     await one_gpu.delete("old", force=True)
@@ -72,12 +79,7 @@ async def test_a_force_deleted_pods_memory_is_not_given_out_while_its_process_li
 async def test_the_plugin_itself_refuses_memory_that_a_lingering_process_holds(one_gpu: Cluster) -> None:
     """A pod that bypasses the extender meets the last line of defence, and is told why."""
     kubelet = one_gpu.kubelets[NodeName("node-1")]
-    may_end = asyncio.Event()
-
-    async def linger(_: Container) -> None:
-        await may_end.wait()
-
-    kubelet.runtime.on_sigterm = linger
+    may_end = let_processes_linger(kubelet)
     await one_gpu.create(pod("old", "8Gi"))
     await one_gpu.running("old")
     await one_gpu.delete("old", force=True)
@@ -176,12 +178,7 @@ async def test_the_plugin_is_killed_and_started_again_with_pods_running(one_gpu:
 
 async def test_a_plugin_restart_forgets_no_lingering_process(one_gpu: Cluster) -> None:
     kubelet = one_gpu.kubelets[NodeName("node-1")]
-    may_end = asyncio.Event()
-
-    async def linger(_: Container) -> None:
-        await may_end.wait()
-
-    kubelet.runtime.on_sigterm = linger
+    may_end = let_processes_linger(kubelet)
     await one_gpu.create(pod("old", "8Gi"))
     await one_gpu.running("old")
     await one_gpu.grants("node-1", lambda names: names == {"old"})
