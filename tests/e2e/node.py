@@ -19,7 +19,7 @@ from playground.cri import LABEL_CONTAINER, LABEL_POD_UID, ContainerRuntimeStub,
 from playground.nvml import write_state
 from tests.deploy.conftest import PLUGIN
 from tests.e2e.cluster import Cluster
-from tests.nodebench import until
+from tests.nodebench import PATIENCE_SECONDS, until
 from tests.realkubelet import KUBELET_USER, NODE, RealKubelet
 from tests.recordingplugin import list_pod_resources
 
@@ -81,10 +81,11 @@ class CountingRuntime(ContainerRuntimeStub):
         super().finish(container, exit_code)
 
     def _check(self, name: str) -> None:
-        twice = [text for text, count in Counter(self.held()).items() if count > 1]
-        over = {gpu: units for gpu, units in self.used_units().items() if units > UNITS}
-        if twice or over:
-            self.overcommitted.append(f"when {name} started: held twice {twice}, above {UNITS} units {over}")
+        self.overcommitted += [
+            f"{gpu} gave {units} of {UNITS} units when {name} started"
+            for gpu, units in self.used_units().items()
+            if units > UNITS
+        ]
 
 
 class RealNode:
@@ -131,6 +132,17 @@ class RealNode:
         """End everything."""
         await self.plugin.stop()
         await self.kubelet.stop()
+
+    async def restart_kubelet(self) -> None:
+        """Restart the kubelet, and wait for the plugin to be known to it: pods that it admits before, it refuses."""
+        known = self._registrations()
+        await self.kubelet.restart()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self._registrations() < known + 2:  # noqa: ASYNC110 (nobody here could set an event)
+                await asyncio.sleep(0.1)
+
+    def _registrations(self) -> int:
+        return self.plugin.log.read_text().count('"event":"registered"')
 
     async def offers_gpus(self) -> None:
         """Wait until the Node offers the units and seats of its GPUs."""

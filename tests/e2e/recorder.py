@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +35,8 @@ class Recorder:
         self.url = ""
         self.calls: list[VerbCall] = []
         self._extender_url = extender_url
+        self._may_bind = asyncio.Event()
+        self._may_bind.set()
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
 
@@ -54,6 +58,11 @@ class Recorder:
         if self._session is not None:
             await self._session.close()
 
+    def hold_binds(self) -> Callable[[], None]:
+        """Keep back what begins to bind, until the returned function is called; within kube-scheduler's 5 s."""
+        self._may_bind.clear()
+        return self._may_bind.set
+
     def of(self, pod: str) -> list[VerbCall]:
         """The calls about a pod."""
         return [call for call in self.calls if call.pod == pod]
@@ -65,9 +74,16 @@ class Recorder:
         pod = arguments["PodName"] if verb == "bind" else arguments["Pod"]["metadata"]["name"]
         position = len(self.calls)
         self.calls.append(VerbCall(verb, pod, arguments))
-        async with self._session.post(
-            f"{self._extender_url}/{verb}", data=body, headers={"Content-Type": "application/json"}
-        ) as answer:
-            text = await answer.read()
+        if verb == "bind":
+            await self._may_bind.wait()
+        try:
+            async with self._session.post(
+                f"{self._extender_url}/{verb}", data=body, headers={"Content-Type": "application/json"}
+            ) as answer:
+                text = await answer.read()
+        except aiohttp.ClientError:  # the extender is not there: neither are we
+            if request.transport is not None:
+                request.transport.abort()
+            raise web.HTTPBadGateway from None  # read by nobody
         self.calls[position] = VerbCall(verb, pod, arguments, msgspec.json.decode(text))
         return web.Response(status=answer.status, body=text, content_type="application/json")
