@@ -12,7 +12,8 @@ from extender.reconciler import Reconciler
 from extender.settings import ExtenderSettings
 from fracgpu.errors import SettingError
 from fracgpu.kube.client import KubeClient
-from fracgpu.process.serving import HttpServer, announce_ready, prepare_process, run_service
+from fracgpu.process.running import announce_ready, prepare_process, run_service
+from fracgpu.process.serving import HttpServer
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from extender.wire import (
     decode_binding_args,
     decode_extender_args,
 )
-from fracgpu.errors import ConflictError, FracgpuError, UnavailableError
+from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, UnavailableError
 
 _logger = logging.getLogger(__name__)
 _JSON: Final = "application/json"
@@ -152,7 +152,7 @@ async def _answer_body(
     try:
         answer = await verb(body)
     except FracgpuError as exc:
-        level = logging.INFO if isinstance(exc, (ConflictError, UnavailableError)) else logging.WARNING
+        level = logging.INFO if isinstance(exc, (ConflictError, NoRoomError, UnavailableError)) else logging.WARNING
         _logger.log(level, "refused", extra={"verb": verb.__name__, "reason": exc.reason, "error": str(exc)})
         answer = failure(str(exc))
     except Exception:

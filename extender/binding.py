@@ -15,14 +15,23 @@ from extender.ledger.ledger import CALL_TIMEOUT_SECONDS, AlreadyClaimedError, Le
 from extender.placement.explaining import why_not
 from extender.placement.fitting import choose
 from extender.wire import BindingArgs
-from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, PlanError, RequestError, UnavailableError
+from fracgpu.errors import (
+    ConflictError,
+    FracgpuError,
+    InputError,
+    NoRoomError,
+    PlanError,
+    RequestError,
+    UnavailableError,
+)
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import PODS
-from fracgpu.names import ANNOTATION_ALLOCATION, GpuUuid, NodeName, PodUid
+from fracgpu.names import ANNOTATION_ALLOCATION, RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, NodeName, PodUid
 from fracgpu.plans import Plan, decode_plan, encode_plan
 from fracgpu.pods import Pod
-from fracgpu.requests import request_of
+from fracgpu.quantities import parse_count
+from fracgpu.requests import gpu_resource_names, request_of
 
 _ATTEMPTS: Final = 3  # other replicas may be faster that often before the scheduler is asked to try again
 _logger = logging.getLogger(__name__)
@@ -175,17 +184,38 @@ class Binder:
         """The pod is bound, whatever happens here: a ledger that misses it now hears of it from the reconciler."""
         try:
             await self._ledger.replace(claim, claim.bound())
+        except AlreadyClaimedError:
+            pass  # the reconciler saw the bound pod before we heard of it
         except FracgpuError as exc:
             _logger.warning("bound, but not yet confirmed", extra={"pod": claim.pod, "error": str(exc)})
 
 
 def bound_claim(pod: Pod) -> Claim | None:
-    """What a pod claims by the plan that its Binding carried; None where it is not bound, or not by fracgpu."""
+    """What a pod claims by the plan that its Binding carried; None where it is not bound, or not by fracgpu.
+
+    Whoever may edit a pod may edit its annotation, so a plan is believed only as far as it is what the pod asks for:
+    the same containers, each with as many units or seats as its limit says.
+    """
     if not pod.spec.node_name or pod.allocation is None:
         return None
     try:
-        plan: Plan = decode_plan(pod.allocation)
-    except PlanError as exc:
+        plan = decode_plan(pod.allocation)
+        if not _is_asked_for(plan, pod):
+            raise PlanError("the allocation annotation is not what the pod's limits ask for")
+    except InputError as exc:
         _logger.warning("allocation annotation ignored", extra={"pod": pod.key, "error": str(exc)})
         return None
     return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name, ClaimState.BOUND, plan)
+
+
+def _is_asked_for(plan: Plan, pod: Pod) -> bool:
+    asked = {
+        container.name: (parse_count(container.limit(RESOURCE_MEMORY)), parse_count(container.limit(RESOURCE_REPLICA)))
+        for container in (*pod.containers, *pod.init_containers)
+        if gpu_resource_names(container)
+    }
+    planned = {}
+    for name, shares in plan.containers.items():
+        units, seats = sum(share.units for share in shares), sum(share.seats for share in shares)
+        planned[name] = (0 if seats else units, seats)  # seats take their units with them, which no limit counts
+    return asked == planned

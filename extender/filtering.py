@@ -93,11 +93,6 @@ def explain_pod(index: Index, pod: Pod) -> str:
     entry = index.entries.get(pod.uid)
     if entry is not None:
         return f"{'bound to' if entry.claim.state is ClaimState.BOUND else 'being bound to'} {entry.claim.node}"
-    return explain_request(index, request)
-
-
-def explain_request(index: Index, request: PodRequest) -> str:
-    """Why the cluster has no room for a request, or where it has."""
     return explain(index.views(), request, unit=index.unit)
 
 

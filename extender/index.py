@@ -64,7 +64,7 @@ class Index:
         """Take over a GPUNode, new or changed."""
         before = self._nodes.get(node.node)
         self._nodes[node.node] = node
-        if before is None or before.spec != node.spec:
+        if before is None or before.spec != node.spec or _has_status(before) != _has_status(node):
             self._views.pop(node.node, None)
 
     def remove_node(self, name: NodeName) -> None:
@@ -119,5 +119,10 @@ def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share]) -> Iterable[GpuVie
             replicas=gpu.replicas,
             free_units=gpu.units - share.units,
             free_seats=gpu.replicas - share.seats,
-            usable=gpu.healthy,
+            usable=gpu.healthy and _has_status(node),
         )
+
+
+def _has_status(node: GpuNode) -> bool:
+    """Whether its plugin has said what is granted: an object that was just made, or made anew, says nothing yet."""
+    return bool(node.status.observed_pods)

@@ -14,14 +14,14 @@ from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
 from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError
 from extender.reconciling import Drift, Facts, Repair, judge
-from fracgpu.errors import UnavailableError
-from fracgpu.gpunodes import GpuNode, Grant
+from fracgpu.errors import InputError, PlanError, UnavailableError
+from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import GPUNODES, PODS
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
-from fracgpu.plans import Plan
+from fracgpu.plans import Plan, check_shares
 from fracgpu.pods import Pod
 
 _TICK_SECONDS: Final = 0.5  # deadlines are looked at that often
@@ -117,6 +117,8 @@ class Reconciler:
             except (UnavailableError, KubeError):
                 self._dirty.add(uid)
                 raise
+            except InputError as exc:  # one pod's trouble must not keep the others from being looked at
+                _logger.error("cannot be repaired", extra={"uid": uid, "error": str(exc)})
 
     async def _repair(self, uid: PodUid) -> None:
         await self._look_for_missing(uid)
@@ -140,10 +142,10 @@ class Reconciler:
         except AlreadyClaimedError:
             pass  # another replica, or a request, was faster
         claim = repair.after or repair.before
-        level = logging.INFO if repair.drift in (Drift.CONFIRMED, Drift.RELEASED) else logging.WARNING
+        expected = repair.drift in (Drift.CONFIRMED, Drift.RELEASED)
         _logger.log(
-            level,
-            "ledger repaired",
+            logging.INFO if expected else logging.WARNING,
+            str(repair.drift) if expected else "ledger repaired",
             extra={"drift": repair.drift, "uid": uid, "pod": claim.pod if claim else "", "node": claim and claim.node},
         )
         await self._ledger.catch_up()
@@ -194,7 +196,7 @@ class Reconciler:
     def _on_pod(self, change: Change[Pod]) -> None:
         pod = change.object
         if change.kind is ChangeKind.DELETED or has_ended(pod):
-            self._set_ended(pod.uid, pod.metadata.resource_version)
+            self._set_ended(pod.uid, change.resource_version)
         elif pod.metadata.deletion_timestamp is not None:
             self._index.set_ending(pod.uid, ending=True)
         self._touch([pod.uid])
@@ -208,7 +210,7 @@ class Reconciler:
             self._index.remove_node(node.node)
         else:
             self._index.put_node(node)
-            self._granted.update((grant.pod_uid, granted_claim(node, grant)) for grant in node.status.grants)
+            self._granted.update((claim.uid, claim) for claim in granted_claims(node))
         claimed = [claim.uid for claim in self._index.claims_on(node.node)]
         self._touch([*before, *claimed, *(grant.pod_uid for grant in node.status.grants)])
 
@@ -235,17 +237,24 @@ def has_ended(pod: Pod) -> bool:
     return pod.is_terminal and pod.all_terminated
 
 
-def granted_claim(node: GpuNode, grant: Grant) -> Claim:
-    """What a pod claims by the kubelet's grant."""
-    containers = {name: tuple(sorted(shares, key=lambda share: share.gpu)) for name, shares in grant.containers.items()}
-    return Claim(
-        grant.pod_uid, grant.namespace, grant.name, node.node, ClaimState.BOUND, Plan(node.spec.memory_unit, containers)
-    )
+def granted_claims(node: GpuNode) -> Iterable[Claim]:
+    """What pods claim by the kubelet's grants; grants with impossible numbers are left out."""
+    for grant in node.status.grants:
+        try:
+            check_shares(grant.containers)
+        except PlanError as exc:
+            _logger.error("grant ignored", extra={"node": node.node, "uid": grant.pod_uid, "error": str(exc)})
+            continue
+        containers = {
+            name: tuple(sorted(shares, key=lambda share: share.gpu)) for name, shares in grant.containers.items()
+        }
+        plan = Plan(node.spec.memory_unit, containers)
+        yield Claim(grant.pod_uid, grant.namespace, grant.name, node.node, ClaimState.BOUND, plan)
 
 
 def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]:
     """Everything that is taken, from the API server alone: plans of pods that live, and grants that plugins keep."""
-    granted = {grant.pod_uid: granted_claim(node, grant) for node in nodes for grant in node.status.grants}
+    granted = {claim.uid: claim for node in nodes for claim in granted_claims(node)}
     living = {pod.uid: pod for pod in pods if not has_ended(pod)}
     repairs = (
         judge(

@@ -11,7 +11,7 @@ class ExtenderSettings(ServiceSettings):
     """fracgpu scheduler extender: answers kube-scheduler's filter, prioritize and bind, and keeps the ledger."""
 
     host: str = "127.0.0.1"
-    """The address to listen on."""
+    """The address to listen on; 0.0.0.0 in a cluster, where kube-scheduler calls from another machine."""
 
     port: int = Field(8080, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""

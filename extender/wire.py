@@ -100,9 +100,15 @@ def decode_binding_args(body: bytes) -> BindingArgs:
     """Read the body of bind.
 
     Raises:
-        InputError: it is not an ExtenderBindingArgs.
+        InputError: it is not an ExtenderBindingArgs, or names no pod or node.
     """
-    return _decode(_binding_args, body)
+    args = _decode(_binding_args, body)
+    if not (args.pod_name and args.pod_namespace and args.pod_uid and args.node):
+        raise InputError(
+            "the request is not what kube-scheduler sends an extender: PodName, PodNamespace, PodUID and "
+            "Node must all be given"
+        )
+    return args
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], body: bytes | Raw) -> _T:

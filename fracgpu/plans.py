@@ -5,6 +5,7 @@ The annotation form is compact JSON:
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +13,9 @@ from msgspec import Struct
 from fracgpu.errors import PlanError
 from fracgpu.names import GpuUuid
 from fracgpu.quantities import Mib
+
+MAX_AMOUNT: Final = 2**24
+"""More units or seats than any GPU has (the CRD's bound); also the largest unit, in MiB."""
 
 
 class Share(Struct, frozen=True):
@@ -64,13 +68,22 @@ def decode_plan(text: str) -> Plan:
         plan = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise PlanError(f"the allocation annotation cannot be read: {exc}") from exc
-    if plan.unit < 1 or any(share.units < 0 or share.seats < 0 for share in _all_shares(plan.containers)):
-        raise PlanError("the allocation annotation has a number below 0")
+    check_shares(plan.containers)
+    if not 1 <= plan.unit <= MAX_AMOUNT:
+        raise PlanError(f"the allocation annotation has a unit of {plan.unit} MiB")
     return plan
 
 
-def _all_shares(containers: Mapping[str, tuple[Share, ...]]) -> Iterable[Share]:
-    return (share for shares in containers.values() for share in shares)
+def check_shares(containers: Mapping[str, tuple[Share, ...]]) -> None:
+    """Check shares that came from outside: a number that no GPU has must not get into any account.
+
+    Raises:
+        PlanError: an amount below 0 or above `MAX_AMOUNT`.
+    """
+    for container, shares in containers.items():
+        for share in shares:
+            if not (0 <= share.units <= MAX_AMOUNT and 0 <= share.seats <= MAX_AMOUNT):
+                raise PlanError(f"container {container!r} has an impossible share: {share.units}, {share.seats}")
 
 
 _decoder = msgspec.json.Decoder(Plan)

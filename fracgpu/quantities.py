@@ -14,6 +14,9 @@ Mib = NewType("Mib", int)
 """Mebibytes (2**20 bytes) of video memory."""
 
 DEFAULT_MEMORY_UNIT: Final = Mib(512)
+MAX_MEMORY_UNIT: Final = Mib(2**20)
+DEFAULT_REPLICAS: Final = 4
+"""Seats of a GPU (R) where the administrator says nothing."""
 
 _MIB_BYTES: Final = 2**20
 _MAX_EXPONENT: Final = 30  # far above any memory size; keeps "1e999999999" from eating the processor

@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import Field
 
 from fracgpu.process.settings import ServiceSettings
-from fracgpu.quantities import DEFAULT_MEMORY_UNIT
+from fracgpu.quantities import DEFAULT_MEMORY_UNIT, DEFAULT_REPLICAS, MAX_MEMORY_UNIT
+from fracgpu.requests import MAX_SEATS
 
 
 class PluginSettings(ServiceSettings):
@@ -26,10 +27,10 @@ class PluginSettings(ServiceSettings):
     cgroup_root: Path = Path("/sys/fs/cgroup")
     """The host's cgroup filesystem: tells when the processes of a deleted pod have ended."""
 
-    memory_unit_mib: int = Field(default=DEFAULT_MEMORY_UNIT, ge=1)
+    memory_unit_mib: int = Field(default=DEFAULT_MEMORY_UNIT, ge=1, le=MAX_MEMORY_UNIT)
     """Size of a memory unit in MiB; the same in the whole cluster."""
 
-    replicas: int = Field(default=4, ge=1)
+    replicas: int = Field(default=DEFAULT_REPLICAS, ge=1, le=MAX_SEATS)
     """Seats of each GPU: time slices, 1/REPLICAS of a GPU each; 1 gives GPUs out whole."""
 
     reserved_mib: int = Field(default=0, ge=0)

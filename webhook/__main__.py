@@ -3,8 +3,8 @@
 import asyncio
 import sys
 
-from fracgpu.process.running import prepare_process, run_service
-from fracgpu.process.serving import HttpServer, announce_ready
+from fracgpu.process.running import announce_ready, prepare_process, run_service
+from fracgpu.process.serving import HttpServer
 from webhook.app import create_app
 from webhook.settings import WebhookSettings
 

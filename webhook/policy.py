@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
-
-DEFAULT_REPLICAS: Final = 4
+from fracgpu.quantities import DEFAULT_MEMORY_UNIT, DEFAULT_REPLICAS, Mib
 
 MIN_MEMORY_BYTES: Final = 2**20
 """A smaller size is a number without its suffix: ``4096`` is 4096 bytes and would pass as one unit."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import Field
 
 from fracgpu.process.settings import ServiceSettings
-from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
+from fracgpu.quantities import DEFAULT_MEMORY_UNIT, DEFAULT_REPLICAS, MAX_MEMORY_UNIT, Mib
 from fracgpu.requests import MAX_SEATS
-from webhook.policy import DEFAULT_REPLICAS, Policy
+from webhook.policy import Policy
 
 
 class WebhookSettings(ServiceSettings):
@@ -25,7 +25,7 @@ class WebhookSettings(ServiceSettings):
     tls_key: Path
     """PEM file with the certificate's private key."""
 
-    memory_unit_mib: int = Field(DEFAULT_MEMORY_UNIT, ge=1, le=2**20)
+    memory_unit_mib: int = Field(DEFAULT_MEMORY_UNIT, ge=1, le=MAX_MEMORY_UNIT)
     """The memory unit in MiB; the same in the whole cluster, so give every device plugin the same number."""
 
     replicas: int = Field(DEFAULT_REPLICAS, ge=1, le=MAX_SEATS)

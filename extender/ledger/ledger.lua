@@ -12,6 +12,7 @@
 -- "epoch": a valid one, but another than the caller knows; it has to take a snapshot.
 
 local EPOCH, CLAIMS, USED, LOG, SEQ, REBUILD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local MAX_AMOUNT = 2 ^ 31 - 1 -- of units or seats, in one claim on one GPU
 local LOG_LENGTH = 20000 -- a replica that is further behind takes a snapshot
 
 local operation, known_epoch = ARGV[1], ARGV[2]
@@ -32,7 +33,8 @@ local function claim_text(value)
   return string.sub(value, string.find(value, '|', 1, true) + 1)
 end
 
--- "<node>/<GPU UUID>" -> {units, seats} that a claim takes
+-- "<node>/<GPU UUID>" -> {units, seats} that a claim takes. Raises before anything is written: a script that fails
+-- half way is not rolled back, so every number is checked before the first write.
 local function amounts(text)
   local claim, taken = cjson.decode(text), {}
   for _, shares in pairs(claim.plan.containers) do
@@ -40,6 +42,13 @@ local function amounts(text)
       local key = claim.node .. '/' .. share.gpu
       local sum = taken[key] or { 0, 0 }
       taken[key] = { sum[1] + share.units, sum[2] + share.seats }
+    end
+  end
+  for key, sum in pairs(taken) do
+    for _, number in ipairs(sum) do
+      if not (number >= 0 and number <= MAX_AMOUNT and number % 1 == 0) then
+        error('the claim takes an impossible amount of ' .. key)
+      end
     end
   end
   return taken
@@ -82,10 +91,14 @@ if operation == 'commit' then -- token, random, then uid and claim JSON of every
   if redis.call('GET', REBUILD) ~= ARGV[3] then
     return { 'busy' }
   end
+  local taken = {}
+  for i = 5, #ARGV, 2 do
+    taken[i] = amounts(ARGV[i + 1])
+  end
   redis.call('DEL', CLAIMS, USED, LOG, SEQ)
   for i = 5, #ARGV, 2 do
     redis.call('HSET', CLAIMS, ARGV[i], '0|' .. ARGV[i + 1])
-    apply(amounts(ARGV[i + 1]), 1)
+    apply(taken[i], 1)
   end
   redis.call('SET', EPOCH, run_id .. ':' .. ARGV[4])
   redis.call('DEL', REBUILD)

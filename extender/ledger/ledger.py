@@ -14,10 +14,10 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from extender.ledger.claims import Claim, Entry, decode_entry, encode_claim
-from fracgpu.errors import ConflictError, NoRoomError, UnavailableError
+from fracgpu.errors import ConflictError, NoRoomError, PlanError, UnavailableError
 from fracgpu.names import GpuUuid, PodUid
 
 CALL_TIMEOUT_SECONDS: Final = 1.0
@@ -197,6 +197,10 @@ class Ledger:
         try:
             # Shielded: a request that is given up must not leave half an answer on the connection.
             answer = await asyncio.shield(self._script(keys=_KEYS, args=(operation, self._epoch, *arguments)))
+        except ResponseError as exc:
+            if "impossible amount" not in str(exc):
+                raise UnavailableError(f"Redis cannot carry out the operation ({exc}); the pod is tried again") from exc
+            raise PlanError(f"the ledger refuses the claim: {exc}") from exc
         except (RedisError, OSError) as exc:
             raise UnavailableError(f"Redis does not answer ({exc}); the pod is tried again") from exc
         if answer[0] == "lost":

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from extender.placement.fitting import could_ever_fit, fits
-from extender.placement.views import NodeView
+from extender.placement.views import GpuView, NodeView
 from fracgpu.quantities import Mib, format_mib
 from fracgpu.requests import ContainerRequest, PodRequest
 
@@ -77,8 +77,7 @@ def _lacking(view: NodeView, request: ContainerRequest) -> str:
     """What the node has instead of what the container asks."""
     usable = [gpu for gpu in view.gpus if gpu.usable]
     if request.replicas and not any(gpu.replicas == request.replicas for gpu in usable):
-        counts = ", ".join(sorted({str(gpu.replicas) for gpu in usable}))
-        return f"the GPUs are set to {counts} replicas"
+        return _seat_counts(usable)
     if request.gpus > 1:
         return f"{_count(_gpus_with_room(view, request), 'GPU')} of {len(view.gpus)} with that much free"
     if request.seats:
@@ -86,6 +85,11 @@ def _lacking(view: NodeView, request: ContainerRequest) -> str:
         if most < request.seats:
             return f"the most free seats on one GPU are {max(0, most)}"
     return f"the largest free piece is {format_mib(max(view.pieces, default=0) * view.unit)}"
+
+
+def _seat_counts(gpus: Iterable[GpuView]) -> str:
+    counts = ", ".join(str(count) for count in sorted({gpu.replicas for gpu in gpus}))
+    return f"the GPUs have {counts} seats"
 
 
 def _pieces(view: NodeView) -> str:
@@ -98,8 +102,7 @@ def _largest_gpus(views: list[NodeView], request: PodRequest) -> str:
         return f"the most GPUs on one node are {len(most.gpus)}, and the largest GPU has {_largest(views)}"
     (only,) = request.containers
     if only.seats:
-        counts = ", ".join(sorted({str(gpu.replicas) for view in views for gpu in view.gpus}, key=int))
-        return f"the GPUs are set to {counts} replicas"
+        return _seat_counts(gpu for view in views for gpu in view.gpus)
     return f"the largest GPU has {_largest(views)}"
 
 

@@ -42,10 +42,6 @@ class GpuView:
         """Whether this share of it is free."""
         return self.usable and share.units <= self.free_units and share.seats <= self.free_seats
 
-    def could_ever_hold(self, share: Share) -> bool:
-        """Whether this share would be free on the empty, healthy GPU."""
-        return share.units <= self.units and share.seats <= self.replicas
-
     def without(self, share: Share) -> "GpuView":
         """The GPU after this share has been taken."""
         return GpuView(

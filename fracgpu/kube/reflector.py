@@ -103,7 +103,7 @@ class Reflector(Generic[T]):
             self._warn_unreadable(uid, problem)
         self._unreadable.intersection_update(listing.unreadable)
         listed: dict[str, T] = {item.metadata.uid: item for item in listing.items if self._keep(item)}
-        for change in differences(self._objects, listed, unsure=listing.unreadable):
+        for change in differences(self._objects, listed, unsure=listing.unreadable, listed_at=listing.resource_version):
             self._tell(change)
         self._must_list = False
         _logger.info(
@@ -144,7 +144,7 @@ class Reflector(Generic[T]):
     def _take(self, event: WatchEvent[T]) -> None:
         if event.kind is EventKind.DELETED:
             self._unreadable.discard(event.uid)
-            self._forget(event.uid, event.object)
+            self._forget(event.uid, event.object, event.resource_version)
         elif event.problem:
             self._warn_unreadable(event.uid, event.problem)
         elif event.object is not None:
@@ -154,17 +154,18 @@ class Reflector(Generic[T]):
 
     def _remember(self, uid: str, found: T) -> None:
         if not self._keep(found):
-            self._forget(uid, found)
+            self._forget(uid, found, found.metadata.resource_version)
             return
         before = self._objects.get(uid)
         if before is None:
-            self._tell(Change(ChangeKind.ADDED, found))
+            self._tell(Change(ChangeKind.ADDED, found, found.metadata.resource_version))
         elif before.metadata.resource_version != found.metadata.resource_version:
-            self._tell(Change(ChangeKind.MODIFIED, found))
+            self._tell(Change(ChangeKind.MODIFIED, found, found.metadata.resource_version))
 
-    def _forget(self, uid: str, final: T | None) -> None:
+    def _forget(self, uid: str, final: T | None, resource_version: str) -> None:
         if uid in self._objects:
-            self._tell(Change(ChangeKind.DELETED, self._objects[uid] if final is None else final))
+            last = self._objects[uid] if final is None else final
+            self._tell(Change(ChangeKind.DELETED, last, resource_version))
 
     def _tell(self, change: Change[T]) -> None:
         uid = change.object.metadata.uid

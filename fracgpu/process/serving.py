@@ -15,9 +15,6 @@ from typing import Any, Final
 import uvicorn
 
 from fracgpu.errors import SettingError, UnavailableError
-from fracgpu.process.running import announce_ready, prepare_process, run_service
-
-__all__ = ["HttpServer", "announce_ready", "prepare_process", "run_service"]
 
 _KEEP_ALIVE_SECONDS: Final = 120  # above the 90 s that Go's clients keep an idle connection, so that they close first
 _GRACE_SECONDS: Final = 5  # for requests under way when we stop; kube-scheduler gives up on them after 5 s

@@ -89,3 +89,11 @@ def test_an_explanation_names_place_or_reason() -> None:
     assert explain_pod(index, pod("old", units=60)) == "bound to node-1"
     assert "largest free piece is 20 GiB, on node-2" in explain_pod(index, pod("p", units=50))
     assert explain_pod(index, pod("p")) == "asks for no GPU"
+
+
+def test_a_gpunode_made_anew_offers_nothing_before_its_plugin_has_said_what_is_granted() -> None:
+    index = Index()
+    index.put_node(gpu_node("node-1", "GPU-a", observed=""))
+    assert filter_nodes(index, pod("p", units=8), NAMES[:1]).fitting == []
+    index.put_node(gpu_node("node-1", "GPU-a"))
+    assert filter_nodes(index, pod("p", units=8), NAMES[:1]).fitting == ["node-1"]

@@ -8,7 +8,7 @@ import pytest
 from extender.ledger.claims import Claim, Entry
 from extender.ledger.embedded import EmbeddedRedis
 from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError, connect
-from fracgpu.errors import NoRoomError, UnavailableError
+from fracgpu.errors import NoRoomError, PlanError, UnavailableError
 from fracgpu.names import GpuUuid, PodUid
 from tests.extender.builders import claim
 
@@ -219,3 +219,26 @@ async def test_a_replica_that_slept_through_a_rebuild_cannot_write_before_it_has
     await sleeper.ledger.catch_up()
     assert sleeper.copy.claims() == {"pod-1"}
     await sleeper.ledger.close()
+
+
+@pytest.mark.parametrize("units", [2**63, 2**31, -1])
+async def test_an_impossible_amount_changes_nothing(replica: Replica, units: int) -> None:
+    await replica.rebuild(claim("pod-1", units=72))
+    with pytest.raises(PlanError, match="impossible amount"):
+        await replica.ledger.replace(claim("pod-1", units=72), claim("pod-1", units=units))
+    with pytest.raises(PlanError, match="impossible amount"):
+        await replica.ledger.record(claim("pod-2", units=units))
+    with pytest.raises(NoRoomError, match="only 8 units"):
+        await replica.reserve(claim("pod-3", units=9, state="binding"))
+
+
+async def test_a_rebuild_with_an_impossible_amount_keeps_what_was_there(redis: EmbeddedRedis, replica: Replica) -> None:
+    await replica.rebuild(claim("pod-1"))
+    admin = connect(redis.url)
+    await admin.delete("{fracgpu}:epoch")
+    token = await replica.ledger.begin_rebuild(lifetime_seconds=30)
+    assert token is not None
+    with pytest.raises(PlanError):
+        await replica.ledger.commit_rebuild(token, [claim("pod-2"), claim("pod-3", units=2**60)])
+    assert await admin.hkeys("{fracgpu}:claims") == ["pod-1"]
+    await admin.aclose()

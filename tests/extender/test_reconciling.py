@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from extender.binding import bound_claim
 from extender.ledger.claims import Claim, Entry
-from extender.reconciler import has_ended, rebuilt_claims
+from extender.reconciler import granted_claims, has_ended, rebuilt_claims
 from extender.reconciling import Drift, Facts, Repair, is_at_least, judge
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
@@ -91,10 +92,35 @@ def test_a_rebuild_takes_plans_of_the_living_and_grants_of_everybody() -> None:
         )
     ]
     pods = [
-        pod("lives", node="node-1", plan=claim("lives").plan),
-        pod("ended", node="node-1", plan=claim("ended").plan, phase="Succeeded", running=False),
+        pod("lives", units=8, node="node-1", plan=claim("lives").plan),
+        pod("ended", units=8, node="node-1", plan=claim("ended").plan, phase="Succeeded", running=False),
         pod("waits", units=8),
     ]
     claims = {found.name: found for found in rebuilt_claims(pods, nodes)}
     assert set(claims) == {"ghost", "lives"}
     assert claims["lives"].plan.containers["main"] == (Share(GpuUuid("GPU-b"), 8),)
+
+
+FORGED: dict[str, dict[str, tuple[Share, ...]]] = {
+    "another container": {"main": (Share(GpuUuid("GPU-a"), 8),), "x": (Share(GpuUuid("GPU-a"), 20),)},
+    "more than the limit": {"main": (Share(GpuUuid("GPU-a"), 9),)},
+    "seats instead": {"main": (Share(GpuUuid("GPU-a"), 8, 1),)},
+    "a number that no gpu has": {"main": (Share(GpuUuid("GPU-a"), 2**63),)},
+    "less than nothing": {"main": (Share(GpuUuid("GPU-a"), 12), Share(GpuUuid("GPU-b"), -4))},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("containers", FORGED.values(), ids=FORGED.keys())
+def test_a_plan_is_believed_only_as_far_as_the_pod_asks(containers: dict[str, tuple[Share, ...]]) -> None:
+    assert bound_claim(pod("p", units=8, node="node-1", plan=claim("p").plan)) == claim("p")
+    assert bound_claim(pod("p", units=8, node="node-1", plan=Plan(UNIT, containers))) is None
+
+
+def test_a_grant_with_an_impossible_number_is_left_out() -> None:
+    grants = (
+        grant("odd", "GPU-a", units=-20),
+        grant("odd-too", "GPU-a", units=2**63),
+        grant("sound", "GPU-a", units=8),
+    )
+    assert [found.name for found in granted_claims(gpu_node("node-1", "GPU-a", grants=grants))] == ["sound"]

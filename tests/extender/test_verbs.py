@@ -209,3 +209,27 @@ async def test_an_unreadable_allocation_is_no_plan(api: ApiServer, replicas: Rep
     await create_pod(api, "odd", units=8, annotations={ANNOTATION_ALLOCATION: "[" * 100_000})
     pod = await create_pod(api, "p", units=16)
     assert await replicas[0].bind(pod, "node-1") == ""
+
+
+@pytest.mark.parametrize("units", [2**63, 20])
+async def test_a_forged_allocation_stops_nobody(api: ApiServer, replicas: Replicas, units: int) -> None:
+    await one_node(api, *replicas)
+    pod = await create_pod(api, "forger", units=16)
+    assert await replicas[0].bind(pod, "node-1") == ""
+    bound = await api.cluster.get("pods", "forger", namespace="team-a")
+    plan = json.loads(bound["metadata"]["annotations"][ANNOTATION_ALLOCATION])
+    plan["containers"]["x"] = [{"gpu": "GPU-a", "units": units, "seats": 0}]
+    forged = {"metadata": {"annotations": {ANNOTATION_ALLOCATION: json.dumps(plan)}}}
+    await api.cluster.patch("pods", "forger", forged, namespace="team-a")
+
+    others = [await create_pod(api, f"p{n}", units=16) for n in range(5)]
+    errors = [await replicas[n % 2].bind(other, "node-1") for n, other in enumerate(others)]
+    assert errors.count("") == 4  # with the forger's own 16 of 80 units
+    assert "free piece is 0 MiB" in errors[4]
+
+
+async def test_bind_without_a_name_is_answered(replicas: Replicas) -> None:
+    whole = {"PodName": "p", "PodNamespace": "n", "PodUID": "u", "Node": "node-1"}
+    for missing in whole:
+        answer = await replicas[0].post("bind", whole | {missing: ""})
+        assert "must all be given" in answer["Error"]

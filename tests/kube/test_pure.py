@@ -38,8 +38,11 @@ DIFFERENCES = {
 @pytest.mark.parametrize("case", DIFFERENCES)
 def test_differences(case: str) -> None:
     known, listed, want = DIFFERENCES[case]
-    changes = differences(known, listed, unsure={"unsure"})
-    assert list(changes) == [Change(kind, changed) for kind, changed in want]
+    changes = differences(known, listed, unsure={"unsure"}, listed_at="99")
+    assert list(changes) == [
+        Change(kind, changed, "99" if kind is ChangeKind.DELETED else changed.metadata.resource_version)
+        for kind, changed in want
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])

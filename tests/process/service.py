@@ -5,7 +5,8 @@ import sys
 from typing import Any
 
 from fracgpu.errors import UnavailableError
-from fracgpu.process.serving import HttpServer, announce_ready, prepare_process, run_service
+from fracgpu.process.running import announce_ready, prepare_process, run_service
+from fracgpu.process.serving import HttpServer
 from fracgpu.process.settings import ServiceSettings
 
 

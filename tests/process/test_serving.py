@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from fracgpu.errors import SettingError, UnavailableError
-from fracgpu.process.serving import HttpServer, announce_ready
+from fracgpu.process.running import announce_ready
+from fracgpu.process.serving import HttpServer
 from tests.process.service import app
 
 
