@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from extender.filtering import explain_pod, filter_nodes, prioritize_nodes
 from extender.index import Index
 from extender.ledger.ledger import Ledger
+from extender.placement.explaining import Explanation
 from extender.reconciler import Reconciler
 from extender.wire import (
     BindingResult,
@@ -71,7 +72,7 @@ class Extender:
         await self._reconciler.binder.bind(args)
         return BindingResult()
 
-    async def explain(self, namespace: str, name: str) -> str | None:
+    async def explain(self, namespace: str, name: str) -> Explanation | None:
         """Where a pod is or why it waits; None for a pod that is not there or asks for no GPU."""
         await self._catch_up()
         for pod in self._reconciler.pods:
@@ -130,12 +131,13 @@ def create_app(extender: Extender) -> FastAPI:
     async def explain_verb(namespace: str, name: str) -> JSONResponse:
         """Say where a pod is, or why it waits."""
         try:
-            reason = await extender.explain(namespace, name)
+            found = await extender.explain(namespace, name)
         except UnavailableError as exc:
             return JSONResponse({"error": str(exc)}, status_code=503)
-        if reason is None:
+        if found is None:
             return JSONResponse({"error": f"no pod {namespace}/{name} that asks for a GPU"}, status_code=404)
-        return JSONResponse({"pod": f"{namespace}/{name}", "reason": reason})
+        answer = {"pod": f"{namespace}/{name}", "reason": found.reason, "roomOn": list(found.room_on)}
+        return JSONResponse(answer)
 
     return app
 

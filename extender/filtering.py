@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
 from extender.placement import binpack
-from extender.placement.explaining import explain, why_not
+from extender.placement.explaining import Explanation, explain, why_not
 from extender.placement.fitting import could_ever_fit, fits
 from extender.wire import HostPriority
 from fracgpu.errors import ConflictError, RequestError, UnavailableError
@@ -82,17 +82,18 @@ def prioritize_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> list[
     return [HostPriority(name, scores.get(name, 0)) for name in names]
 
 
-def explain_pod(index: Index, pod: Pod) -> str:
+def explain_pod(index: Index, pod: Pod) -> Explanation:
     """Where a pod is, or why it waits, in a sentence with numbers."""
     try:
         request = request_of(pod)
     except RequestError as exc:
-        return str(exc)
+        return Explanation(str(exc))
     if request is None:
-        return "asks for no GPU"
+        return Explanation("asks for no GPU")
     entry = index.entries.get(pod.uid)
     if entry is not None:
-        return f"{'bound to' if entry.claim.state is ClaimState.BOUND else 'being bound to'} {entry.claim.node}"
+        state = "bound to" if entry.claim.state is ClaimState.BOUND else "being bound to"
+        return Explanation(f"{state} {entry.claim.node}")
     return explain(index.views(), request, unit=index.unit)
 
 

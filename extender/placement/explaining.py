@@ -1,9 +1,11 @@
 """Why a pod does not fit, in a sentence with numbers: for one node, and for the whole cluster."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from extender.placement.fitting import could_ever_fit, fits
 from extender.placement.views import GpuView, NodeView
+from fracgpu.names import NodeName
 from fracgpu.quantities import Mib, format_mib
 from fracgpu.requests import ContainerRequest, PodRequest
 
@@ -19,7 +21,15 @@ def why_not(view: NodeView, request: PodRequest) -> str:
     return f"needs {need}; {_lacking(view, only)}"
 
 
-def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> str:
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a pod is where it is, or waits: a sentence, and the nodes that have room for it now."""
+
+    reason: str
+    room_on: tuple[NodeName, ...] = ()
+
+
+def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Explanation:
     """Why the pod fits nowhere in the cluster, or where it does.
 
     Args:
@@ -30,14 +40,14 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> str
     views = sorted(views, key=lambda view: view.name)
     need = describe(request, unit=unit)
     if not views:
-        return f"needs {need}; no node has announced GPUs yet (kubectl get gpunodes)"
-    fitting = [view.name for view in views if fits(view, request)]
+        return Explanation(f"needs {need}; no node has announced GPUs yet (kubectl get gpunodes)")
+    fitting = tuple(view.name for view in views if fits(view, request))
     if fitting:
-        return f"needs {need}; there is room on {', '.join(fitting)}"
+        return Explanation(f"needs {need}; there is room on {', '.join(fitting)}", fitting)
     reason = f"needs {need}; {_closest(views, request)}"
     if not any(could_ever_fit(view, request) for view in views):
         reason += f"; no node could hold it even when empty: {_largest_gpus(views, request)}"
-    return reason
+    return Explanation(reason)
 
 
 def _closest(views: list[NodeView], request: PodRequest) -> str:

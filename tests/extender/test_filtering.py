@@ -86,9 +86,10 @@ def test_claims_of_a_node_that_went_away_and_came_back_still_count() -> None:
 
 def test_an_explanation_names_place_or_reason() -> None:
     index = make_index(claim("old", units=60))
-    assert explain_pod(index, pod("old", units=60)) == "bound to node-1"
-    assert "largest free piece is 20 GiB, on node-2" in explain_pod(index, pod("p", units=50))
-    assert explain_pod(index, pod("p")) == "asks for no GPU"
+    assert explain_pod(index, pod("old", units=60)).reason == "bound to node-1"
+    assert "largest free piece is 20 GiB, on node-2" in explain_pod(index, pod("p", units=50)).reason
+    assert explain_pod(index, pod("p")).reason == "asks for no GPU"
+    assert explain_pod(index, pod("p", units=40)).room_on == ("node-2",)
 
 
 def test_a_gpunode_made_anew_offers_nothing_before_its_plugin_has_said_what_is_granted() -> None:

@@ -124,7 +124,7 @@ CLUSTER = [
     ],
 )
 def test_the_reason_in_a_sentence(wanted: PodRequest, want: str) -> None:
-    assert explain(CLUSTER, wanted, unit=UNIT) == want
+    assert explain(CLUSTER, wanted, unit=UNIT).reason == want
 
 
 def test_the_reason_for_one_node() -> None:
@@ -134,4 +134,4 @@ def test_the_reason_for_one_node() -> None:
 
 def test_a_cluster_without_nodes_says_so() -> None:
     nobody: list[NodeView] = []
-    assert "no node has announced GPUs" in explain(nobody, request(8), unit=UNIT)
+    assert "no node has announced GPUs" in explain(nobody, request(8), unit=UNIT).reason
