@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
 import shutil
-import signal
 import sys
 import tempfile
 import warnings
@@ -16,19 +16,26 @@ from rich.console import Console
 from rich.live import Live
 
 from cli.display import render
+from cli.interrupts import Interrupts
 from cli.report import Report
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
+LOG: Final = "demo.log"
 _SETTLE_SECONDS: Final = 60.0
+_SETTLE_SECONDS_PER_POD: Final = 0.2
 _REFRESH_SECONDS: Final = 0.5
 _MAX_PARENT: Final = 50  # of the 107 bytes of a socket's path; the rest is ours
 _EXIT_FAILED: Final = 1
 _EXIT_USAGE: Final = 2
 
+_logger = logging.getLogger(__name__)
 
-def run_demo(*, once: bool | None, as_json: bool, manifests: Path | None, redis_url: str | None) -> int:
+
+def run_demo(
+    *, once: bool | None, as_json: bool, manifests: Path | None, redis_url: str | None, interrupts: Interrupts
+) -> int:
     """Run the demo.
 
     Args:
@@ -36,9 +43,11 @@ def run_demo(*, once: bool | None, as_json: bool, manifests: Path | None, redis_
         as_json: print the final table as JSON on stdout and nothing else there.
         manifests: a directory to apply instead of the examples.
         redis_url: a Redis to use instead of an embedded one.
+        interrupts: entered by the caller, before it imported us.
 
     Returns:
-        0; 1 where the services did not work as they should; 2 where the arguments cannot be used.
+        0; 1 where the services did not work as they should; 2 where the arguments cannot be used; 128 and the
+        signal's number where one ended the demo before there was something to show.
     """
     ends = as_json or (not sys.stdout.isatty() if once is None else once)
     if as_json and once is False:
@@ -52,22 +61,34 @@ def run_demo(*, once: bool | None, as_json: bool, manifests: Path | None, redis_
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # pynvml's, about its own name
-            code = asyncio.run(
-                _demo(directory, ends=ends, as_json=as_json, manifests=manifests or EXAMPLES, redis_url=redis_url)
+            _log_to(directory / LOG)
+            simulation = _demo(
+                directory,
+                ends=ends,
+                as_json=as_json,
+                manifests=manifests or EXAMPLES,
+                redis_url=redis_url,
+                interrupts=interrupts,
             )
+            code = asyncio.run(simulation)
     except SettingError as exc:
         print(f"error: {exc}", file=sys.stderr)
         code = _EXIT_USAGE
     except FracgpuError as exc:
         print(f"error: {exc}\nThe logs are kept in {directory}", file=sys.stderr)
         return _EXIT_FAILED
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+    except Exception as exc:
+        _logger.critical("crashed", exc_info=exc)
+        what = " ".join(f"{type(exc).__name__}: {exc}".split())
+        print(f"error: a defect of fracgpu ended the demo ({what}); the logs are kept in {directory}", file=sys.stderr)
+        return _EXIT_FAILED
     shutil.rmtree(directory, ignore_errors=True)
     return code
 
 
-async def _demo(directory: Path, *, ends: bool, as_json: bool, manifests: Path, redis_url: str | None) -> int:
+async def _demo(
+    directory: Path, *, ends: bool, as_json: bool, manifests: Path, redis_url: str | None, interrupts: Interrupts
+) -> int:
     from cli.simulation import Simulation
     from playground.manifests import load
 
@@ -77,24 +98,33 @@ async def _demo(directory: Path, *, ends: bool, as_json: bool, manifests: Path, 
         raise SettingError(f"--manifests {manifests} cannot be read ({exc.strerror}); name a directory") from exc
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    interrupts.tell(lambda: loop.is_closed() or loop.call_soon_threadsafe(stop.set))
+    await asyncio.sleep(0)  # a signal of before counts from here
     console = Console()
     with _progress() as on_step:
         simulation = Simulation(directory, redis_url=redis_url, on_step=on_step)
         if not await _unless(stop, simulation.start()):
             await simulation.stop()
-            return 128 + signal.SIGINT
+            return interrupts.exit_code
+    settle_seconds = _SETTLE_SECONDS + _SETTLE_SECONDS_PER_POD * len(wanted.pods)
+    settled = False
+
+    async def settle() -> None:
+        nonlocal settled
+        await applying
+        settled = await simulation.settled(timeout_seconds=settle_seconds)
+
     try:
         for refused in wanted.refused:
             simulation.refuse(refused.name, refused.message)
         applying = asyncio.create_task(simulation.apply(wanted.pods))
         if not ends:
             await _show_live(console, simulation.report, stop=stop)
-            await applying
+            applying.cancel()
+            await asyncio.wait({applying})
             return 0
-        await applying
-        settled = await simulation.settled(timeout_seconds=_SETTLE_SECONDS)
+        if not await _unless(stop, settle()):
+            return interrupts.exit_code
         report = await simulation.report()
     finally:
         await simulation.stop()
@@ -102,7 +132,14 @@ async def _demo(directory: Path, *, ends: bool, as_json: bool, manifests: Path, 
         print(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
         console.print(render(report, unit=DEFAULT_MEMORY_UNIT))
-    return _verdict(report, settled=settled)
+    return _verdict(report, settled=settled, settle_seconds=settle_seconds)
+
+
+def _log_to(file: Path) -> None:
+    """Log to a file: the terminal shows the picture, and an error in one line."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
 
 
 def _make_directory() -> Path:
@@ -121,19 +158,19 @@ def _make_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="fracgpu-", dir=parent))
 
 
-def _verdict(report: Report, *, settled: bool) -> int:
+def _verdict(report: Report, *, settled: bool, settle_seconds: float) -> int:
     """The exit code: waiting and refused pods are results, an over-committed GPU is a defect."""
     for sentence in report.overcommitted():
         print(f"error: over-committed: {sentence}", file=sys.stderr)
     if not settled:
-        print(f"error: not every pod was settled within {_SETTLE_SECONDS:.0f} s", file=sys.stderr)
+        print(f"error: not every pod was settled within {settle_seconds:.0f} s", file=sys.stderr)
     return _EXIT_FAILED if report.overcommitted() or not settled else 0
 
 
 async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], *, stop: asyncio.Event) -> None:
     """Show the picture until asked to stop: in place on a terminal, elsewhere anew at every change."""
     shown: Report | None = None
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
+    with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
         while not stop.is_set():
             found = await report()
             if found != shown:
@@ -146,6 +183,8 @@ async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], 
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFRESH_SECONDS):
                     await stop.wait()
+    if shown is not None and console.is_terminal:  # whole, whatever the terminal's height
+        console.print(render(shown, unit=DEFAULT_MEMORY_UNIT))
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -154,7 +193,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if not working.done():
+    if stop.is_set():  # what failed may have done so for the same signal: Ctrl-C reaches our children too
         working.cancel()
         await asyncio.wait({working})
         return False

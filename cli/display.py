@@ -12,16 +12,14 @@ from cli.report import GpuReport, NodeReport, Report
 from fracgpu.quantities import Mib, format_mib
 
 _BAR_WIDTH = 16
+_NAME_WIDTH = 26  # with the other columns, 80 in all
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")
 
 
 def render(report: Report, *, unit: Mib, footer: str = "") -> RenderableType:
     """The whole picture."""
     colours = {placed.pod: _COLOURS[n % len(_COLOURS)] for n, placed in enumerate(report.placed)}
-    parts: list[RenderableType] = []
-    for node in report.nodes:
-        parts.append(Text(node.name, style="bold"))
-        parts.append(_gpu_table(report, node, colours, unit=unit))
+    parts: list[RenderableType] = [_gpu_table(report, colours, unit=unit)]
     if report.waiting:
         parts.append(_list_panel("waiting", [(one.pod, one.reason) for one in report.waiting], style="yellow"))
     if report.refused:
@@ -31,19 +29,30 @@ def render(report: Report, *, unit: Mib, footer: str = "") -> RenderableType:
     return Group(*parts)
 
 
-def _gpu_table(report: Report, node: NodeReport, colours: dict[str, str], *, unit: Mib) -> RenderableType:
-    """A line per GPU, and under it a line per pod that holds a part of it."""
+def _gpu_table(report: Report, colours: dict[str, str], *, unit: Mib) -> RenderableType:
+    """A line per node, one per GPU, and under it one per pod that holds a part of it."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for width in (30, _BAR_WIDTH, 16, 9):  # the same for every node, and within 80 columns
-        table.add_column(width=width, no_wrap=True, overflow="ellipsis")
-    for number, gpu in enumerate(node.gpus):
-        holders = _holders(report, node, gpu)
-        seats = f"{gpu.seats_used}/{gpu.seats} seats"
-        memory = f"{format_mib(gpu.units_used * unit)} of {format_mib(gpu.units * unit)}"
-        table.add_row(Text(f"  {number} {gpu.product}"), _bar(gpu, holders, colours), memory, seats)
-        for pod, units in holders:
-            table.add_row(Text(f"    {pod}", style=colours.get(pod, "")), "", format_mib(units * unit), "")
+    table.add_column(min_width=30, max_width=44, no_wrap=True)
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    for node in report.nodes:
+        table.add_row(Text(node.name, style="bold"))
+        for number, gpu in enumerate(node.gpus):
+            holders = _holders(report, node, gpu)
+            memory = f"{format_mib(gpu.units_used * unit)} of {format_mib(gpu.units * unit)}"
+            seats = f"{gpu.seats_used}/{gpu.seats} seats"
+            table.add_row(Text(f"  {number} {gpu.product}"), _bar(gpu, holders, colours), memory, seats)
+            for pod, units in holders:
+                table.add_row(Text(f"    {_shorten(pod)}", style=colours.get(pod, "")), "", format_mib(units * unit))
     return table
+
+
+def _shorten(name: str) -> str:
+    """Leave the middle out of a long name: the end tells replicas apart."""
+    if len(name) <= _NAME_WIDTH:
+        return name
+    tail = _NAME_WIDTH // 3
+    return f"{name[: _NAME_WIDTH - tail - 1]}…{name[-tail:]}"
 
 
 def _holders(report: Report, node: NodeReport, gpu: GpuReport) -> list[tuple[str, int]]:

@@ -6,6 +6,7 @@ them; API server, scheduler and kubelets are the playground's, in this process. 
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ WEBHOOK_NAME: Final = "pods.fracgpu.io"
 _BINDING_TIMEOUT_SECONDS: Final = 1.0  # a loopback API server; also how long a rebuild of the ledger waits, twice
 _JOIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.05
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,9 @@ class Simulation:
                 created = await self.api.cluster.create("pods", pod)
             except ApiStatusError as exc:
                 self.refuse(name, exc.message)
+            except Exception as exc:
+                _logger.exception("pod %s not created", name)
+                self.refuse(name, f"a defect of the playground's API server: {type(exc).__name__}: {exc}")
             else:
                 found = created["metadata"]
                 self._pod_names[PodUid(found["uid"])] = f"{found['namespace']}/{found['name']}"
@@ -264,31 +270,39 @@ class Simulation:
 
     async def _why_not_running(self, pod: Pod) -> str:
         if pod.status is not None and pod.status.phase == "Failed":
-            return pod.status.message or pod.status.reason or "failed"
-        if pod.spec.node_name or pod.is_terminal:
+            return f"failed, and is not tried again: {pod.status.message or pod.status.reason or 'no reason given'}"
+        node = pod.spec.node_name
+        if node and node not in self.kubelets:
+            return f"assigned to the node {node}, which does not exist"
+        if node or pod.is_terminal:
             return ""
         answer = await self._ask_extender(f"/v1/explain/{pod.metadata.namespace}/{pod.metadata.name}")
-        if answer and "reason" in answer:
-            return str(answer["reason"])
-        return _scheduler_says(pod)
+        if not answer or "reason" not in answer:
+            return _scheduler_says(pod)
+        # Where a GPU has room, something else keeps the pod away: a selector, another scheduler's name.
+        return f"{_scheduler_says(pod)} ({answer['reason']})" if answer["roomOn"] else str(answer["reason"])
 
     async def _wait_for_bound_pods(self) -> bool:
         """Wait until every bound pod runs or ended; whether there was any to wait for."""
         waited = False
         pods, version = await self.api.cluster.list("pods")
-        starting = {pod["metadata"]["uid"] for pod in pods if _is_starting(pod)}
+        starting = {pod["metadata"]["uid"] for pod in pods if self._is_starting(pod)}
         if not starting:
             return False
         async for event in self.api.cluster.watch("pods", resource_version=version):
             waited = True
             uid = event.object["metadata"]["uid"]
-            if event.type == "DELETED" or not _is_starting(event.object):
+            if event.type == "DELETED" or not self._is_starting(event.object):
                 starting.discard(uid)
             else:
                 starting.add(uid)
             if not starting:
                 break
         return waited
+
+    def _is_starting(self, pod: JsonObject) -> bool:
+        is_ours = pod["spec"].get("nodeName") in self.kubelets
+        return is_ours and pod.get("status", {}).get("phase", "Pending") == "Pending"
 
     def _service(self, name: str, *arguments: str) -> ServiceProcess:
         return ServiceProcess(name, arguments=list(arguments), directory=self._directory)
@@ -348,10 +362,6 @@ def _name_of(manifest: JsonObject) -> str:
     if not isinstance(metadata, dict):
         return "a pod without metadata"
     return f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or metadata.get('generateName')}"
-
-
-def _is_starting(pod: JsonObject) -> bool:
-    return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase", "Pending") == "Pending"
 
 
 def _scheduler_says(pod: Pod) -> str:

@@ -24,7 +24,7 @@ from plugin.service import OPTIONS, PluginServer
 API_VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
 
-_POLL_SECONDS: Final = 1.0  # two stat calls; a kubelet takes several seconds to start
+_POLL_SECONDS: Final = 0.2  # two stat calls; a pod admitted between the kubelet's start and our registration is refused
 _REGISTER_SECONDS: Final = 12.0  # the kubelet dials back before it answers, for up to 10 s
 _LISTEN_SECONDS: Final = 3.0  # from registering to the first ListAndWatch; some milliseconds on an idle machine
 
