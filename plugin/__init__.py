@@ -11,8 +11,10 @@ what would promise memory twice, and publishes what was really given away. What 
    process (`grants`). What cannot be read counts as still there.
 4. The grants on a GPU never exceed its units and seats through a decision of this plugin.
 5. Device IDs are the truth: shares are always computed from IDs, never from what was wished for.
+6. A grant is on this node's disk before the kubelet hears of it (`journal`), so that no restart forgets one, whatever
+   has become of the GPUNode.
 
 The rooms, lowest first: plain data and decisions (`devices`, `listing`, `wording`, `admission`, `steering`, `grants`,
-`allocation`); one adapter for each outside world (`nvml`, `cgroups`, `podresources`, `podwatch`, `publisher`,
-`service`, `registration`); `desk`, where a request meets them; `app`, which wires everything.
+`allocation`); one adapter for each outside world (`nvml`, `cgroups`, `journal`, `podresources`, `podwatch`,
+`publisher`, `service`, `registration`); `desk`, where a request meets them; `app`, which wires everything.
 """

@@ -1,6 +1,7 @@
 """Wires the device plugin together, and runs it.
 
-The order of a start: the GPUs; what this plugin had published; the node's pods; what the kubelet and the cgroups say.
+The order of a start: the GPUs; what this plugin had written down and published; the node's pods; what the kubelet and
+the cgroups say.
 Only when the grants are complete does the kubelet hear of us, so that nothing is given out twice after a restart.
 """
 
@@ -18,6 +19,7 @@ from plugin.cgroups import PodCgroups
 from plugin.desk import Desk
 from plugin.devices import device_list, node_spec, refuse_change_under_grants
 from plugin.grants import GrantBook
+from plugin.journal import GrantJournal
 from plugin.nvml import discover
 from plugin.podresources import PodResourcesClient
 from plugin.podwatch import PodWatch
@@ -98,12 +100,14 @@ class DevicePlugin:
         self._book = GrantBook({gpu.uuid: gpu for gpu in spec.gpus})
         self._publisher = Publisher(client, node, spec, status=self._status)
         self._pods = PodWatch(client, node, on_end=self._pod_ended, on_progress=self._publisher.progressed)
+        self._journal = GrantJournal(settings.device_plugin_dir, spec)
         self._desk = Desk(
             spec,
             self._book,
             pods=self._pods,
             devices=devices,
             processes=cgroups,
+            journal=self._journal,
             on_change=self._publisher.touch,
         )
         folder = settings.device_plugin_dir
@@ -127,11 +131,17 @@ class DevicePlugin:
             previous = await self._publisher.previous()
             tasks.create_task(self._pods.run(), name="pod watch")
             await self._pods.synced()
+            # Both: the journal was written first, and by nobody else; the GPUNode survives the loss of a disk.
+            journaled = self._journal.read()
             if previous is not None:
                 self._book.restore(previous.status.grants)
+            if journaled is not None:
+                self._book.restore(journaled.grants)
             await self._desk.reconcile()
-            if previous is not None:
-                refuse_change_under_grants(previous.spec, self._spec, self._book.grants())
+            before = journaled or previous
+            if before is not None:
+                refuse_change_under_grants(before.spec, self._spec, self._book.grants())
+            self._desk.keep()  # not before: it replaces the old spec
             tasks.create_task(self._publisher.run(), name="publisher")
             tasks.create_task(self._desk.run(), name="desk")
             await self._registrar.start()

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.errors import FracgpuError, UnavailableError
-from fracgpu.gpunodes import GpuNodeSpec
+from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
@@ -59,6 +59,14 @@ class PodProcesses(Protocol):
         ...
 
 
+class Journal(Protocol):
+    """The grants on this node's disk (see `plugin.journal`)."""
+
+    def write(self, grants: tuple[Grant, ...]) -> None:
+        """Write down what is granted, all of it; or an UnavailableError."""
+        ...
+
+
 class Desk:
     """Answers the kubelet's questions for one node.
 
@@ -68,6 +76,7 @@ class Desk:
         pods: the node's pods.
         devices: what the kubelet has given away.
         processes: whether a pod's processes still run.
+        journal: where a grant is written down before it is given.
         on_change: called when the grants have changed, or a pod's end has been looked into.
     """
 
@@ -79,6 +88,7 @@ class Desk:
         pods: NodePods,
         devices: PodDevices,
         processes: PodProcesses,
+        journal: Journal,
         on_change: Callable[[], None],
     ) -> None:
         self._unit = spec.memory_unit
@@ -87,6 +97,7 @@ class Desk:
         self._pods = pods
         self._devices = devices
         self._processes = processes
+        self._journal = journal
         self._on_change = on_change
         self._refused: set[PodUid] = set()  # pods refused that have not ended yet
         self._confirmed: PodUid | None = None  # the pod that the last `prefer` found in a consistent read
@@ -94,6 +105,7 @@ class Desk:
         self._wake = asyncio.Event()
         self._devices_trouble = TroubleLog(_logger, subject="PodResources", clock=time.monotonic)
         self._processes_trouble = TroubleLog(_logger, subject="cgroups", clock=time.monotonic)
+        self._journal_trouble = TroubleLog(_logger, subject="the journal of grants", clock=time.monotonic)
 
     async def prefer(
         self, resource: str, *, available: Sequence[str], must_include: Sequence[str], size: int
@@ -164,10 +176,10 @@ class Desk:
                     )
                 check_claim(claim, size=len(ids), unit=self._unit)
                 check_devices(claim, resource, ids, gpus=self._gpus, book=self._book)
+                self._record(claim, resource, ids)
             except FracgpuError:
                 self._refused.add(claim.pod.uid)
                 raise
-            self._book.record(claim.pod, claim.container, resource, ids)
         self._on_change()
         _logger.info("granted", extra={"pod": claim.pod.key, "container": claim.container, "gpus": given})
         return tuple(uuid for uuid in self._gpus if uuid in given)
@@ -180,6 +192,15 @@ class Desk:
         """
         async with self._looking:
             await self._look()
+
+    def keep(self) -> None:
+        """Bring the journal up to date; where that fails it says too much, which harms nobody, until the next time."""
+        try:
+            self._journal.write(self._book.grants())
+        except UnavailableError as exc:
+            self._journal_trouble.failed(exc)
+        else:
+            self._journal_trouble.succeeded()
 
     def wake(self) -> None:
         """Look soon: a pod has ended."""
@@ -198,6 +219,7 @@ class Desk:
                 await self.reconcile()
             except FracgpuError as exc:
                 self._devices_trouble.failed(exc)
+            self.keep()
             if was_woken:
                 self._on_change()  # also without a change: that there is no grant of the ended pod is news
 
@@ -215,6 +237,15 @@ class Desk:
         if self._book.reconcile(listing, alive, has_processes=self._has_processes):
             self._on_change()
         return listing
+
+    def _record(self, claim: Claim, resource: str, ids: frozenset[str]) -> None:
+        """Note a grant in the book and on the disk, or nowhere: what is only in the book ends with this process."""
+        take_back = self._book.record(claim.pod, claim.container, resource, ids)
+        try:
+            self._journal.write(self._book.grants())
+        except UnavailableError:
+            take_back()
+            raise
 
     def _has_processes(self, uid: PodUid) -> bool:
         try:

@@ -60,16 +60,28 @@ class GrantBook:
         self._strangers: dict[str, tuple[Share, ...]] = {}  # pod key -> what is listed for a pod that we never saw
 
     def restore(self, grants: Iterable[Grant]) -> None:
-        """Begin with what this plugin had published before it was restarted."""
+        """Begin with what this plugin knew before it was restarted; for a pod that is known already, the new wins."""
         for grant in grants:
             containers = {name: Held(shares, ids=None) for name, shares in grant.containers.items()}
             self._holders[grant.pod_uid] = Holder(grant.pod_uid, grant.namespace, grant.name, containers)
 
-    def record(self, pod: Pod, container: str, resource: str, ids: frozenset[str]) -> None:
-        """Note what `Allocate` is giving to a container, before the kubelet knows that it may."""
-        holder = self._holders.pop(pod.uid, None) or _holder_of(pod)
+    def record(self, pod: Pod, container: str, resource: str, ids: frozenset[str]) -> Callable[[], None]:
+        """Note what `Allocate` is giving to a container, before the kubelet knows that it may.
+
+        Returns:
+            What takes it back; of use until the book changes again.
+        """
+        before = self._holders.copy()
+        known = self._holders.pop(pod.uid, None)
+        holder = _holder_of(pod)
+        holder.containers |= known.containers if known else {}
         holder.containers[container] = Held(shares_of(ids, resource, self._gpus), ids)
         self._holders[pod.uid] = holder
+
+        def take_back() -> None:
+            self._holders = before
+
+        return take_back
 
     def reconcile(
         self, listing: Listing | None, pods: Mapping[PodUid, Pod], *, has_processes: Callable[[PodUid], bool]

@@ -7,6 +7,10 @@ a pod that ended at resourceVersion v once a status with observedPods >= v has n
 
 Changes are coalesced. One that somebody waits for goes out at once; that only `observedPods` moved goes out at most
 every few seconds, for it moves with every change of any pod of the node.
+
+The GPUNode is followed too: what somebody else edited or deleted is put back, also on a quiet node. What is compared
+is what the API server holds now with what it answered to our last write, so neither our own writes nor its defaults
+are taken for an edit.
 """
 
 import asyncio
@@ -23,12 +27,14 @@ from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
+from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import GPUNODES, Resource
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
 from fracgpu.pods import ObjectMeta
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"
 _NOT_FOUND: Final = 404
+_REPAIR_SECONDS: Final = 1.0  # between two repairs: two plugins on one node, in a rollout, must not race each other
 
 _logger = logging.getLogger(__name__)
 
@@ -67,8 +73,14 @@ class Publisher:
         self._spec = spec
         self._status = status
         self._observed_seconds = observed_seconds
-        self._has_spec = False  # whether our spec is known to be there
-        self._published: GpuNodeStatus | None = None
+        self._reflector = Reflector(client, GPUNODES, on_change=self._changed, field_selector=f"metadata.name={node}")
+        self._stored: GpuNode | None = None  # the whole object, as the API server answered to our last write
+        self._stored_spec: GpuNodeSpec | None = None  # what it held after we wrote the spec; None: has to be written
+        self._stored_status: GpuNodeStatus | None = None  # the same of the status
+        self._published: GpuNodeStatus | None = None  # the status that we wrote
+        self._deleted = ""  # UID of the GPUNode that was deleted last
+        self._edited = asyncio.Event()  # the GPUNode has changed, perhaps by our own hand
+        self._writing = asyncio.Lock()  # held from a write to the use of its answer
         self._published_at = -observed_seconds  # by the loop's clock
         self._moved = asyncio.Event()  # there is something new
         self._urgent = asyncio.Event()  # and somebody waits for it
@@ -100,14 +112,22 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until cancelled, beginning now."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reflector.run(), name="GPUNode watch")
+            tasks.create_task(self._guard(), name="GPUNode guard")
+            await self._write()
+
+    async def _write(self) -> None:
         self.touch()
         while True:
             await self._due()
             try:
-                await self._publish()
+                async with self._writing:
+                    await self._publish()
             except KubeError as exc:
                 self._trouble.failed(exc)
-                self._has_spec = self._has_spec and exc.status != _NOT_FOUND  # somebody deleted it: make it again
+                if exc.status == _NOT_FOUND:
+                    self._stored_spec = None  # somebody deleted it: make it again
                 self.touch()
                 await asyncio.sleep(self._backoff.next_seconds())
             else:
@@ -123,15 +143,47 @@ class Publisher:
         self._moved.clear()
 
     async def _publish(self) -> None:
-        if not self._has_spec:
-            await self._apply({"spec": _without_null(msgspec.to_builtins(self._spec))}, owner=await self._owner())
-            self._has_spec = True
-            self._published = None
+        present = self._present()
+        if present is None or present.spec != self._stored_spec:
+            spec = _without_null(msgspec.to_builtins(self._spec))
+            present = await self._apply({"spec": spec}, owner=await self._owner())
+            self._stored_spec = present.spec
         status = self._status()
-        if status != self._published:
-            await self._apply({"status": msgspec.to_builtins(status)}, subresource="status")
+        if status != self._published or present.status != self._stored_status:
+            present = await self._apply({"status": msgspec.to_builtins(status)}, subresource="status")
+            self._stored_status = present.status
             self._published = status
         self._published_at = asyncio.get_running_loop().time()
+
+    async def _guard(self) -> None:
+        """Have what others did to the GPUNode put back."""
+        while True:
+            await self._edited.wait()
+            self._edited.clear()
+            async with self._writing:
+                is_edited = self._is_edited()
+            if is_edited:
+                _logger.warning("somebody else edited or deleted the GPUNode; putting it back")
+                self.touch()
+                await asyncio.sleep(_REPAIR_SECONDS)
+
+    def _is_edited(self) -> bool:
+        if self._stored_spec is None or self._stored_status is None:
+            return False  # not written yet
+        present = self._present()
+        return present is None or (present.spec, present.status) != (self._stored_spec, self._stored_status)
+
+    def _present(self) -> GpuNode | None:
+        """The GPUNode as far as we know: of the watch and our last write, each may be behind the other."""
+        known = [*self._reflector.objects.values()]
+        if self._stored is not None and self._stored.metadata.uid != self._deleted:
+            known.append(self._stored)
+        return max(known, key=lambda node: int(node.metadata.resource_version), default=None)
+
+    def _changed(self, change: Change[GpuNode]) -> None:
+        if change.kind is ChangeKind.DELETED:
+            self._deleted = change.object.metadata.uid
+        self._edited.set()
 
     async def _owner(self) -> list[dict[str, str]]:
         """The Node, with which the GPUNode goes."""
@@ -140,14 +192,15 @@ class Publisher:
 
     async def _apply(
         self, body: dict[str, object], *, owner: list[dict[str, str]] | None = None, subresource: str = ""
-    ) -> None:
+    ) -> GpuNode:
         metadata: dict[str, object] = {"name": self._node}
         if owner is not None:
             metadata["ownerReferences"] = owner
         head: dict[str, object] = {"apiVersion": GPUNODE_API_VERSION, "kind": GPUNODE_KIND, "metadata": metadata}
-        await self._client.apply(
+        self._stored = await self._client.apply(
             GPUNODES, self._node, head | body, field_manager=_FIELD_MANAGER, subresource=subresource
         )
+        return self._stored
 
 
 def _without_null(value: Any) -> Any:

@@ -76,6 +76,10 @@ class DevicePluginService(DevicePluginServicer):
         if len(request.container_requests) != 1:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
         asked = request.container_requests[0]
+        if asked.allocation_size < 1:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"fracgpu: {asked.allocation_size} devices cannot be chosen"
+            )
         ids = await _answered(
             context,
             self._desk.prefer(

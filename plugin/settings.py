@@ -19,7 +19,7 @@ class PluginSettings(ServiceSettings):
     """How to reach the API server; none for the service account of this pod."""
 
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
-    """The kubelet's folder for device plugins; it looks nowhere else."""
+    """The kubelet's folder for device plugins; it looks nowhere else. The journal of grants lies there too."""
 
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     """The socket of the kubelet's PodResources."""

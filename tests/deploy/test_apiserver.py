@@ -165,6 +165,8 @@ ALLOWED: dict[User, set[str]] = {
         "watch pods",
         "get nodes",
         "get gpunodes",
+        "list gpunodes",
+        "watch gpunodes",
         "create gpunodes",
         "patch gpunodes",
         "patch gpunodes/status",

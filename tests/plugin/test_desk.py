@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fracgpu.errors import DeviceIdError, NoRoomError, UnavailableError
-from fracgpu.gpunodes import GpuNodeSpec
+from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
@@ -35,12 +35,22 @@ class World:
     listing: list[ListedPod] | None = field(default_factory=list)  # None: PodResources does not answer
     running: set[PodUid] | None = field(default_factory=set)  # pods with processes; None: cgroups cannot be read
     reads: int = 0
+    is_disk_full: bool = False
+    written: tuple[Grant, ...] = ()  # the journal
     changes: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.book = GrantBook({gpu.uuid: gpu for gpu in self.spec.gpus})
-        self.desk = Desk(self.spec, self.book, pods=self, devices=self, processes=self, on_change=self.note_change)
+        self.desk = Desk(
+            self.spec,
+            self.book,
+            pods=self,
+            devices=self,
+            processes=self,
+            journal=self,
+            on_change=self.note_change,
+        )
 
     def note_change(self) -> None:
         self.changes += 1
@@ -66,6 +76,11 @@ class World:
         if self.running is None:
             raise UnavailableError("no kubepods")
         return uid in self.running
+
+    def write(self, grants: tuple[Grant, ...]) -> None:
+        if self.is_disk_full:
+            raise UnavailableError("no space left on device")
+        self.written = grants
 
     async def admit(self, resource: str, size: int, available: Sequence[str]) -> tuple[str, ...]:
         """Both calls of the kubelet, in order; returns the devices."""
@@ -187,6 +202,49 @@ async def test_an_ended_pod_is_looked_at_until_its_grant_is_dropped() -> None:
         await world.changed.wait()
     assert world.book.grants() == ()
     looking.cancel()
+
+
+async def test_a_grant_is_written_down_before_it_is_given_and_as_long_as_it_lasts() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    assert [grant.pod_uid for grant in world.written] == [ONE.uid]
+    world.pods, world.listing = [], []
+    world.changed.clear()
+    looking = asyncio.create_task(world.desk.run())
+    world.desk.wake()
+    async with asyncio.timeout(5):
+        while world.book.grants():
+            await world.changed.wait()
+            world.changed.clear()
+    assert world.written == ()
+    looking.cancel()
+
+
+async def test_what_cannot_be_written_down_is_not_given() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})], is_disk_full=True)
+    with pytest.raises(UnavailableError, match="no space left"):
+        await world.admit(RESOURCE_MEMORY, 8, ALL)
+    assert world.book.grants() == ()
+    assert world.book.used(B) == Share(B, 0)
+    assert world.changes == 0
+    world.is_disk_full = False
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    world.is_disk_full = True
+    with pytest.raises(UnavailableError):
+        await world.admit(RESOURCE_MEMORY, 8, units(B, 80)[40:])
+    assert world.book.used(B) == Share(B, 8), "what it had before stays"
+
+
+async def test_a_journal_that_says_too_much_is_no_reason_to_stop() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    world.pods, world.listing, world.is_disk_full = [], [], True
+    await world.desk.reconcile()
+    world.desk.keep()
+    assert (world.book.grants(), len(world.written)) == ((), 1)
+    world.is_disk_full = False
+    world.desk.keep()
+    assert world.written == ()
 
 
 async def test_a_foreign_device_in_the_listing_is_an_answer_and_no_crash() -> None:

@@ -118,6 +118,28 @@ def test_after_a_restart_the_book_is_rebuilt() -> None:
     }
 
 
+def test_of_two_sources_the_later_wins_for_a_pod_in_both() -> None:
+    book = make_book()
+    book.restore([Grant(PodUid(uid), "team-a", uid, {"main": (Share(A, 1),)}) for uid in ("published", "both")])
+    book.restore([Grant(PodUid(uid), "team-a", uid, {"main": (Share(A, 8),)}) for uid in ("both", "journaled")])
+    assert {uid: shares["main"][0].units for uid, shares in held(book).items()} == {
+        "published": 1,
+        "both": 8,
+        "journaled": 8,
+    }
+
+
+def test_a_record_can_be_taken_back() -> None:
+    book = make_book()
+    book.record(OLD, "main", RESOURCE_MEMORY, frozenset(units(A, 8)))
+    before = book.grants()
+    for container in ("main", "other"):
+        book.record(OLD, container, RESOURCE_MEMORY, frozenset(units(B, 4)))()
+        assert book.grants() == before
+    book.record(NEW, "main", RESOURCE_MEMORY, frozenset(units(B, 4)))()
+    assert book.grants() == before
+
+
 def test_devices_of_a_pod_that_nobody_knows_count_but_are_not_published() -> None:
     book = make_book()
     look(book, listed("ghost", {"main": units(A, 5)}), pods={})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.plans import Share
 from plugin.app import SOCKETS
+from plugin.journal import JOURNAL
 from tests.plugin.builders import A, B, seat_share
 from tests.plugin.node import NODE, SimulatedNode, granted
 
@@ -103,6 +106,52 @@ async def test_a_force_deleted_pods_memory_is_free_only_when_its_process_has_end
         new = await node.create("db-0", {"main": [Share(A, 78)]})
         await node.until_phase("db-0", "Running")
         await node.until_granted(new)
+
+
+@pytest.mark.parametrize("loss", ["deleted", "edited"])
+async def test_a_restart_without_the_gpunode_forgets_no_process(node: SimulatedNode, loss: str) -> None:
+    async with node.plugin():
+        old = await node.create("old", {"main": [Share(A, 40)]})
+        await node.until_phase("old", "Running")
+        await node.until_granted(old)
+        node.keep_processes_alive()
+        await node.cluster.delete("pods", "old", namespace="team-a", grace_seconds=0)
+    if loss == "deleted":
+        await node.cluster.delete("gpunodes", NODE)
+    else:
+        await node.cluster.patch("gpunodes", NODE, {"status": {"grants": []}}, subresource="status")
+    async with node.plugin():
+        await node.until_granted(old)
+        await node.create("new", {"main": [Share(A, 41)]})
+        pod = await node.until_phase("new", "Failed")
+        assert "has 40 of 80 units free" in pod["status"]["message"]
+        node.let_processes_end()
+        await node.until_granted()
+
+
+async def test_a_journal_that_cannot_be_read_is_moved_aside(node: SimulatedNode) -> None:
+    async with node.plugin():
+        running = await node.create("running", {"main": [Share(A, 40)]})
+        await node.until_phase("running", "Running")
+        await node.until_granted(running)
+    (node.kubelet.plugins_folder / JOURNAL).write_text("{")
+    async with node.plugin():
+        await node.until_granted(running)
+        assert (node.kubelet.plugins_folder / f"{JOURNAL}.unreadable").read_text() == "{"
+        assert running in (node.kubelet.plugins_folder / JOURNAL).read_text()
+
+
+async def test_a_pod_whose_grant_cannot_be_written_down_fails_with_a_sentence(node: SimulatedNode) -> None:
+    async with node.plugin():
+        draft = node.kubelet.plugins_folder / f".{JOURNAL}"
+        draft.mkdir()  # not a mode: root writes everywhere
+        await node.create("first", {"main": [Share(A, 8)]})
+        pod = await node.until_phase("first", "Failed")
+        assert "the device plugin cannot write its grants to" in pod["status"]["message"]
+        draft.rmdir()
+        second = await node.create("second", {"main": [Share(A, 8)]})
+        await node.until_phase("second", "Running")
+        await node.until_granted(second)
 
 
 async def test_an_admission_that_fails_at_the_second_container_gives_the_first_ones_share_back(

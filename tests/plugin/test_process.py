@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.plans import Share
 from playground.nvml import SimulatedGpu, install, write_state
 from plugin.__main__ import main
@@ -71,17 +72,55 @@ async def test_killed_with_pods_running_it_comes_back_and_gives_nothing_out_twic
     assert b"Traceback" not in await second.stderr.read()
 
 
-async def test_another_unit_is_refused_while_pods_hold_something(node: SimulatedNode) -> None:
+async def test_killed_between_the_answer_and_its_publication_it_forgets_nothing(
+    node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pod is then force-deleted while its process lives: PodResources and the GPUNode do not know it."""
+    async with process(node) as first:
+        await node.kubelet.until_heard()
+        await node.until_granted()
+        allocate = node.kubelet._plugins.allocate
+
+        async def allocate_and_kill(resource: str, ids: list[str]) -> pb.ContainerAllocateResponse:
+            answer = await allocate(resource, ids)
+            first.kill()
+            return answer
+
+        monkeypatch.setattr(node.kubelet._plugins, "allocate", allocate_and_kill)
+        old = await node.create("old", {"main": [Share(A, 78)]})
+        await node.until_phase("old", "Running")
+    monkeypatch.undo()
+    node.keep_processes_alive()
+    await node.cluster.delete("pods", "old", namespace="team-a", grace_seconds=0)
+    # The kill may have come too late for a plugin that publishes fast; no test can tell when.
+    await node.cluster.patch("gpunodes", NODE, {"status": {"grants": []}}, subresource="status")
+    async with process(node) as second:
+        await node.kubelet.until_heard()
+        await node.until_granted(old)
+        await node.create("new", {"main": [Share(A, 78)]})
+        pod = await node.until_phase("new", "Failed")
+        assert "pod team-a/old was deleted or has ended" in pod["status"]["message"]
+        node.let_processes_end()
+        await node.until_granted()
+        second.send_signal(signal.SIGTERM)
+    assert second.returncode == 0
+
+
+@pytest.mark.parametrize("has_gpunode", [True, False])
+async def test_another_unit_is_refused_while_pods_hold_something(node: SimulatedNode, has_gpunode: bool) -> None:
     async with process(node) as first:
         await node.kubelet.until_heard()
         uid = await node.create("running", {"main": [Share(A, 40)]})
         await node.until_granted(uid)
         first.send_signal(signal.SIGTERM)
-    async with process(node, "--memory-unit-mib", "256") as second:
-        assert second.stderr is not None
-        complaint = (await second.stderr.read()).decode()
-    assert second.returncode == 2
-    assert f"error: {A} was shared as 80 units of 512 MiB and 4 seats, and pod team-a/running still holds" in complaint
+    if not has_gpunode:
+        await node.cluster.delete("gpunodes", NODE)
+    for _ in range(2):  # a refused start leaves behind what the next one refuses
+        async with process(node, "--memory-unit-mib", "256") as second:
+            assert second.stderr is not None
+            complaint = (await second.stderr.read()).decode()
+        assert second.returncode == 2
+        assert f"error: {A} was shared as 80 units of 512 MiB and 4 seats, and pod team-a/running still" in complaint
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fracgpu.gpunodes import GpuNodeStatus, Grant
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
@@ -103,6 +105,61 @@ async def test_a_gpunode_that_somebody_deleted_is_made_again(tmp_path: Path) -> 
         published.publisher.touch()
         assert (await published.next())["spec"]["memoryUnitMiB"] == 512
         assert len((await published.next())["status"]["grants"]) == 1
+
+
+async def test_on_a_quiet_node_a_deleted_gpunode_comes_back_with_its_status(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as published:
+        published.status = GpuNodeStatus("1", (GRANT,))
+        await published.next()
+        before = await published.next()
+        await published.api.cluster.delete("gpunodes", NODE)
+        assert (await published.next())["spec"] == before["spec"]
+        again = await published.next()
+        assert again["status"] == before["status"]
+        assert again["metadata"]["uid"] != before["metadata"]["uid"]
+        assert again["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": {"grants": []}},
+        {"status": {"observedPods": "999999"}},
+        {"status": {"grants": [{"podUID": "zz", "namespace": "a", "name": "b", "containers": {}}]}},
+        {"status": None},
+        {"spec": {"memoryUnitMiB": 1}},
+        {"spec": {"gpus": []}},
+    ],
+    ids=str,
+)
+async def test_on_a_quiet_node_an_edit_is_put_back(tmp_path: Path, change: dict[str, Any]) -> None:
+    async with publishing(tmp_path) as published:
+        published.status = GpuNodeStatus("1", (GRANT,))
+        await published.next()
+        before = await published.next()
+        await published.api.cluster.patch("gpunodes", NODE, change, subresource="status" if "status" in change else "")
+        edited = await published.next()
+        assert (edited["spec"], edited.get("status")) != (before["spec"], before["status"])
+        after = await published.next()
+        assert (after["spec"], after["status"]) == (before["spec"], before["status"])
+
+
+async def test_what_the_api_server_adds_and_own_writes_are_no_edits(tmp_path: Path) -> None:
+    """Neither a label nor our own writes, seen again in the watch, cause a write."""
+    async with publishing(tmp_path) as published:
+        await published.next()
+        await published.next()
+        for version in range(2, 6):
+            published.status = GpuNodeStatus(str(version), (GRANT,))
+            published.publisher.touch()
+            assert (await published.next())["status"]["observedPods"] == str(version)
+        await published.api.cluster.patch("gpunodes", NODE, {"metadata": {"labels": {"a": "b"}}})
+        assert (await published.next())["metadata"]["labels"] == {"a": "b"}
+        # An edit after all of this is the next thing to be answered: nothing else was written in between.
+        await published.api.cluster.patch("gpunodes", NODE, {"spec": {"memoryUnitMiB": 1}})
+        assert (await published.next())["spec"]["memoryUnitMiB"] == 1
+        assert (await published.next())["spec"]["memoryUnitMiB"] == 512
+        assert published.states.empty()
 
 
 async def test_the_node_is_waited_for(tmp_path: Path) -> None:

@@ -102,6 +102,14 @@ async def test_several_containers_at_once_are_refused(served: Served) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("size", [0, -1])
+async def test_a_preference_of_no_devices_is_refused(served: Served, size: int) -> None:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.stub.GetPreferredAllocation(preference((units(B, 80), size)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == f"fracgpu: {size} devices cannot be chosen"
+
+
 async def test_a_defect_is_an_answer_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served.world, "alive", lambda: 1 / 0)
     with pytest.raises(aio.AioRpcError) as caught:
