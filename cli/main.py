@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cli.interrupts import Interrupts
+
 app = typer.Typer(name="fracgpu", help="Share GPUs between Kubernetes pods by video memory.", no_args_is_help=True)
 
 
@@ -36,9 +38,11 @@ def demo(
     ] = None,
 ) -> None:
     """Run the three services on four simulated GPU nodes and show where each pod goes."""
-    from cli.demo import run_demo
+    with Interrupts() as interrupts:
+        from cli.demo import run_demo
 
-    raise typer.Exit(run_demo(once=once, as_json=as_json, manifests=manifests, redis_url=redis_url))
+        code = run_demo(once=once, as_json=as_json, manifests=manifests, redis_url=redis_url, interrupts=interrupts)
+    raise typer.Exit(code)
 
 
 def main() -> None:

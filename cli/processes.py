@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from fracgpu.errors import UnavailableError
+from fracgpu.process.parent import ending_with_us
 from fracgpu.process.settings import ENV_PREFIX
 
 _START_SECONDS: Final = 60.0
@@ -49,7 +50,11 @@ class ServiceProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                *ending_with_us(sys.executable, *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
 
     async def ready(self) -> str:

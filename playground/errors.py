@@ -32,6 +32,12 @@ def invalid_value(field: str, value: object, hint: str) -> FieldError:
     return FieldError(field, "FieldValueInvalid", f"Invalid value: {shown}: {hint}")
 
 
+def unsupported_value(field: str, value: str, supported: Sequence[str]) -> FieldError:
+    """A field with a value that is none of those that it can have."""
+    shown = ", ".join(f'"{choice}"' for choice in supported)
+    return FieldError(field, "FieldValueNotSupported", f'Unsupported value: "{value}": supported values: {shown}')
+
+
 def not_found(key: Key) -> ApiStatusError:
     """There is no such object."""
     resource = RESOURCES[key.resource]

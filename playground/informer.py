@@ -6,7 +6,7 @@ For the playground's own parts; the services have a reflector of their own that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from playground.cluster import ApiStatusError, ClusterApi, EventType, JsonObject
 
@@ -32,6 +32,7 @@ class Informer:
         self._resource = resource
         self._handle = handle
         self._is_synced = False
+        self._seen = 0  # the newest version of the cluster that the copy is known to show
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
@@ -39,6 +40,7 @@ class Informer:
         while True:
             items, version = await self._cluster.list(self._resource)
             self._replace(items)
+            self._seen = int(version)
             self._is_synced = True
             await self._announce()
             try:
@@ -51,13 +53,17 @@ class Informer:
 
     async def caught_up(self) -> None:
         """Return when the copy shows the cluster as it is now, every change handled."""
-        async with self._changed:
-            while not await self._is_current():
-                await self._changed.wait()
+        while True:
+            items, version = await self._cluster.list(self._resource)
+            present = {_uid(obj): _version(obj) for obj in items}
+            if self._shows(present):
+                return
+            # Reading a large cluster is slow: first reach what was read, then see whether more has happened since.
+            async with self._changed:
+                while not (self._seen >= int(version) or self._shows(present)):
+                    await self._changed.wait()
 
-    async def _is_current(self) -> bool:
-        items, _ = await self._cluster.list(self._resource)
-        present = {_uid(obj): _version(obj) for obj in items}
+    def _shows(self, present: Mapping[str, int]) -> bool:
         return self._is_synced and present == {uid: _version(obj) for uid, obj in self.objects.items()}
 
     def _replace(self, items: list[JsonObject]) -> None:
@@ -76,6 +82,7 @@ class Informer:
             self.objects.pop(_uid(obj), None)
         else:
             self.objects[_uid(obj)] = obj
+        self._seen = max(self._seen, _version(obj))
         self._handle(kind, obj)
 
     async def _announce(self) -> None:

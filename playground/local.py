@@ -27,7 +27,8 @@ class LocalCluster:
 
     async def create(self, resource: str, obj: JsonObject) -> JsonObject:
         """Create ``obj`` and return it as stored; without ``metadata.namespace`` it goes to "default"."""
-        namespace = obj.get("metadata", {}).get("namespace") or "default"
+        metadata = obj.get("metadata")
+        namespace = (metadata.get("namespace") if isinstance(metadata, dict) else "") or "default"
         created = await self._registry.create(_known(resource), copy.deepcopy(obj), namespace=namespace)
         return copy.deepcopy(created)
 

@@ -18,6 +18,8 @@ from playground.cluster import JsonObject
 from playground.workloads import WorkloadError, pods_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
+MAX_NODES = 100_000
+"""Values that a document may hold beyond what its text writes out: aliases make much of little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what ``<<`` names, within bounds: merges of merges multiply as aliases of aliases do."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_NODES:
+            raise ValueError(_TOO_MANY)
+
 
 def _entries(file: str, text: str) -> Iterator[JsonObject | Refused]:
     documents = yaml.load_all(text, Loader=_Loader)
@@ -71,7 +79,7 @@ def _entries(file: str, text: str) -> Iterator[JsonObject | Refused]:
             document = next(documents, _END)
             if document is _END:
                 return
-            yield from _expand_document(file, _plain(document))
+            yield from _expand_document(file, _Plain(MAX_NODES + len(text)).convert(document))
         except yaml.YAMLError as exc:
             yield Refused(file, f"{file} is not valid YAML: {' '.join(str(exc).split())}")
             return
@@ -83,6 +91,7 @@ def _entries(file: str, text: str) -> Iterator[JsonObject | Refused]:
 
 
 _END: Any = object()
+_TOO_MANY = f"its aliases stand for more than {MAX_NODES} values"
 
 
 def _expand_document(file: str, document: Any) -> Iterator[JsonObject | Refused]:
@@ -112,22 +121,43 @@ def _name(document: JsonObject) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _plain(value: Any) -> Any:
-    """Return a YAML value as JSON would have it, keys as text; raise ValueError where JSON has no such value."""
-    if isinstance(value, dict):
-        return {_key(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a number that JSON can write")
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise ValueError(f"a manifest cannot hold a {type(value).__name__}")
+class _Plain:
+    """Turns one document's values into what JSON has, up to so many of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def convert(self, value: Any) -> Any:
+        """Return a YAML value as JSON would have it, keys as text; raise ValueError where JSON has no such value."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(_TOO_MANY)
+        if isinstance(value, dict):
+            return {_key(name): self.convert(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self.convert(inner) for inner in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is not a number that JSON can write")
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError("a number has more than 64 bits")
+        if isinstance(value, str):
+            return _text(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise ValueError(f"a manifest cannot hold a {type(value).__name__}")
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!r} is not valid Unicode") from None
+    return value
 
 
 def _key(name: Any) -> str:
     if isinstance(name, bool):
         return str(name).lower()
     if isinstance(name, str | int | float):
-        return str(name)
+        return _text(str(name))
     raise ValueError(f"a key must be text, not {name!r}")

@@ -38,6 +38,27 @@ def pod_requests(pod: JsonObject) -> Counter[str]:
     return (running + sidecars) | peak
 
 
+class Usage:
+    """What pods take of each node, kept as they come and go."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Counter[str]] = {}
+        self._pods: dict[str, tuple[str, Counter[str]]] = {}  # uid -> its node, what it takes there
+
+    def of(self, node: str) -> Amounts:
+        """The sum of the requests of a node's pods."""
+        return self._nodes.get(node, {})
+
+    def move(self, uid: str, node: str | None, requests: Counter[str]) -> None:
+        """A pod takes this now, of this node and of no other; of none if it is None."""
+        if uid in self._pods:
+            before, amounts = self._pods.pop(uid)
+            self._nodes[before].subtract(amounts)
+        if node is not None:
+            self._pods[uid] = (node, requests)
+            self._nodes.setdefault(node, Counter()).update(requests)
+
+
 def allocatable(node: JsonObject) -> dict[str, int]:
     """The extended resources that a node offers."""
     return _extended(node.get("status", {}).get("allocatable") or {})

@@ -1,4 +1,4 @@
-"""What the API server fills into a pod before anybody sees it: pure, from the pod alone.
+"""What the API server fills into a pod before anybody sees it: pure, from the decoded pod (``shapes``) alone.
 
 Only fields of core/v1 that every pod has on the wire (see the captures in ``tests/``) or that fracgpu's resources
 depend on. Volumes, probes, service accounts and PriorityClasses are left out: ``spec.priority`` stays as the author
@@ -29,7 +29,7 @@ def default_pod(pod: JsonObject) -> JsonObject:
         "priority": 0,
         "enableServiceLinks": True,
         "preemptionPolicy": "PreemptLowerPriority",
-        **_given(pod.get("spec")),
+        **pod.get("spec", {}),
     }
     for kind in ("initContainers", "containers"):
         if kind in spec:
@@ -69,14 +69,14 @@ def _default_container(container: JsonObject) -> JsonObject:
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "Always" if tag in ("", "latest") and "@" not in image else "IfNotPresent",
-        **_given(container),
-        "resources": _default_resources(_given(container.get("resources"))),
+        **container,
+        "resources": _default_resources(container.get("resources", {})),
     }
 
 
 def _default_resources(resources: JsonObject) -> JsonObject:
     quantities = {
-        kind: {name: _quantity(value) for name, value in _given(resources.get(kind)).items()}
+        kind: {name: _quantity(value) for name, value in resources.get(kind, {}).items()}
         for kind in ("limits", "requests")
     }
     # A limit without a request asks for as much as it allows.
@@ -88,8 +88,3 @@ def _quantity(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{round(value * 1000)}m"
     return value if isinstance(value, str) else str(int(value))
-
-
-def _given(fields: JsonObject | None) -> JsonObject:
-    """The fields without those set to null, which Go reads as unset."""
-    return {name: value for name, value in (fields or {}).items() if value is not None}

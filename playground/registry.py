@@ -24,7 +24,7 @@ from playground.pod_defaults import default_pod, qos_class
 from playground.resources import NODES, PODS, RESOURCES, Key, Resource
 from playground.selectors import Selection
 from playground.store import Store, now, timestamp
-from playground.validation import check_name, check_pod, check_pod_update, check_shape
+from playground.validation import check_name, check_pod, check_pod_update, decoded
 
 MAX_EVENTS = 1000
 """Event objects kept; the oldest make room, as their one hour of life does in reality."""
@@ -87,7 +87,7 @@ class Registry:
         Raises:
             ApiStatusError: 400, 409, 422, or what a webhook answers.
         """
-        obj = _typed(resource, obj)
+        obj = decoded(resource, _typed(resource, obj))
         metadata = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS}
         if resource.namespaced:
             if metadata.get("namespace") not in (None, "", namespace):
@@ -96,7 +96,6 @@ class Registry:
                 )
             metadata["namespace"] = namespace
         obj = {**obj, "metadata": metadata}
-        check_shape(resource, obj)
         if resource is PODS:
             obj = await self._admit({**obj, "status": {}}, operation="CREATE", old=None, dry_run=dry_run)
         metadata = dict(obj["metadata"])
@@ -118,7 +117,7 @@ class Registry:
             ApiStatusError: 400, 404, 409, 422, or what a webhook answers.
         """
         resource = RESOURCES[key.resource]
-        obj = _typed(resource, obj)
+        obj = decoded(resource, _typed(resource, obj))
         metadata = obj["metadata"]
         if metadata.get("name", key.name) != key.name:
             raise bad_request(
@@ -133,7 +132,6 @@ class Registry:
             raise stale(key)
         if metadata.get("uid", present["metadata"]["uid"]) != present["metadata"]["uid"]:
             raise wrong_uid(key, wanted=metadata["uid"], actual=present["metadata"]["uid"])
-        check_shape(resource, obj)
         if subresource == "status":
             updated = {**present, "status": obj.get("status", {})}
             if "managedFields" in metadata:  # an apply keeps its record there
@@ -263,8 +261,7 @@ class Registry:
             old=old,
             dry_run=dry_run,
         )
-        check_shape(PODS, admitted)
-        return default_pod(admitted)
+        return default_pod(decoded(PODS, admitted))
 
     def _make_room_for_event(self, store: Store) -> None:
         events = store.list("events")

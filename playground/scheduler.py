@@ -21,7 +21,7 @@ from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from playground.cluster import ApiStatusError, ClusterApi, EventType, JsonObject
 from playground.extender_client import ExtenderClient, ExtenderError
 from playground.informer import Informer
-from playground.node_fit import allocatable, pod_requests, rejections, unschedulable_message
+from playground.node_fit import Usage, allocatable, pod_requests, rejections, unschedulable_message
 from playground.scheduling_queue import QueuedPod, SchedulingQueue
 
 LOG_LENGTH = 1000
@@ -73,6 +73,7 @@ class Scheduler:
         self._queue = SchedulingQueue(initial_backoff=initial_backoff, max_backoff=max_backoff)
         self._taken: dict[str, QueuedPod] = {}  # uid -> pod in its cycle or being bound
         self._assumed: dict[str, str] = {}  # uid -> node, until the bound pod is seen
+        self._usage = Usage()  # of the pods that are bound, or assumed to be
         self._pods = Informer(cluster, resource="pods", handle=self._on_pod)
         self._nodes = Informer(cluster, resource="nodes", handle=self._on_node)
         self._informers = [self._pods, self._nodes]
@@ -154,6 +155,7 @@ class Scheduler:
             await self._put_back(item, reason="Unschedulable", message=message)
             return
         self._assumed[item.uid] = node
+        self._count(item.uid)
         group.create_task(self._bind(item, node), name=f"bind {item.pod['metadata']['name']}")
 
     async def _choose(self, pod: JsonObject) -> tuple[str, str]:
@@ -161,9 +163,9 @@ class Scheduler:
         nodes = {obj["metadata"]["name"]: obj for obj in self._nodes.objects.values()}
         if not nodes:
             return "", "no nodes available to schedule pods"
-        requests, used = pod_requests(pod), self._used()
+        requests = pod_requests(pod)
         reasons = {
-            name: rejections(pod, requests, node=node, used=used.get(name, Counter())) for name, node in nodes.items()
+            name: rejections(pod, requests, node=node, used=self._usage.of(name)) for name, node in nodes.items()
         }
         feasible = sorted(name for name, found in reasons.items() if not found)
         is_managed = not self._managed.isdisjoint(requests)
@@ -199,6 +201,7 @@ class Scheduler:
                 await self._extender.bind(pod, node)
         except (ExtenderError, ApiStatusError) as exc:
             self._assumed.pop(item.uid, None)
+            self._count(item.uid)
             self._queue.wake_all(now=_now())  # the room that was assumed to be taken is free again
             await self._put_back(item, reason="SchedulerError", message=str(exc))
             return
@@ -242,14 +245,11 @@ class Scheduler:
         async with self._progress:
             self._progress.notify_all()
 
-    def _used(self) -> dict[str, Counter[str]]:
-        """Node -> the sum of the requests of the pods bound to it or assumed to be."""
-        used: dict[str, Counter[str]] = {}
-        for uid, pod in self._pods.objects.items():
-            node = pod["spec"].get("nodeName") or self._assumed.get(uid)
-            if node and not _has_ended(pod):
-                used.setdefault(node, Counter()).update(pod_requests(pod))
-        return used
+    def _count(self, uid: str) -> None:
+        """Account for what is now known of a pod: where it is, or that it takes nothing."""
+        pod = self._pods.objects.get(uid)
+        node = (pod["spec"].get("nodeName") or self._assumed.get(uid)) if pod and not _has_ended(pod) else None
+        self._usage.move(uid, node, pod_requests(pod) if pod and node else Counter())
 
     def _on_pod(self, kind: EventType, pod: JsonObject) -> None:
         uid = pod["metadata"]["uid"]
@@ -267,6 +267,7 @@ class Scheduler:
             self._taken[uid].pod = pod
         elif uid not in self._assumed:
             self._queue.add(pod)
+        self._count(uid)
         self._woken.set()
 
     def _on_node(self, kind: EventType, node: JsonObject) -> None:
@@ -289,6 +290,7 @@ class Scheduler:
         return (
             spec.get("schedulerName") == self._name
             and not spec.get("nodeName")
+            and not spec.get("schedulingGates")
             and "deletionTimestamp" not in pod["metadata"]
             and not _has_ended(pod)
         )

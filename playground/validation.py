@@ -9,14 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from fracgpu.errors import QuantityError
-from fracgpu.pods import Pod
 from fracgpu.quantities import parse_quantity
+from playground import shapes
 from playground.cluster import JsonObject
-from playground.errors import FieldError, bad_request, invalid_value, required
-from playground.pod_defaults import all_containers
+from playground.errors import FieldError, bad_request, invalid_value, required, unsupported_value
 from playground.resources import Resource
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -31,27 +28,22 @@ _SUBDOMAIN_HINT = (
     rf"'{_LABEL}(\.{_LABEL})*')"
 )
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
+_ENV_NAME = r"[ -<>-~]+"
+_ENV_HINT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
+_RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _MUTABLE_SPEC = ("containers", "initContainers", "activeDeadlineSeconds", "tolerations")
 
 
-def check_shape(resource: Resource, obj: JsonObject) -> None:
-    """Refuse an object that cannot be decoded: a list where a map belongs, or a quantity that is none.
+def decoded(resource: Resource, obj: JsonObject) -> JsonObject:
+    """Return an object as it is stored (see ``shapes``): nothing may read it before.
 
     Raises:
-        ApiStatusError: 400.
+        ApiStatusError: 400 for a list where a map belongs and the like, or a quantity that is none.
     """
-    where = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
     try:
-        msgspec.convert({**obj, "spec": {}, "status": None}, Pod)  # metadata is the same for every kind
-        if resource.plural != "pods":
-            return
-        msgspec.convert(obj, Pod)
-        for container in all_containers(obj):
-            resources = container.get("resources") or {}
-            for kind in ("limits", "requests"):
-                for value in (resources.get(kind) or {}).values():
-                    parse_quantity(str(value))
-    except (msgspec.ValidationError, QuantityError) as exc:
+        return shapes.decode(resource, obj)
+    except (shapes.ShapeError, QuantityError) as exc:
+        where = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
         raise bad_request(f"{where}: {exc}") from exc
 
 
@@ -78,6 +70,13 @@ def check_pod(pod: JsonObject) -> list[FieldError]:
         for index, container in enumerate(spec.get(kind, [])):
             field = f"spec.{kind}[{index}]"
             errors += _check_container(container, field=field, seen=seen)
+    if spec["restartPolicy"] not in _RESTART_POLICIES:
+        errors.append(unsupported_value("spec.restartPolicy", spec["restartPolicy"], _RESTART_POLICIES))
+    for index, toleration in enumerate(spec["tolerations"]):
+        operator = toleration.get("operator", "")
+        if not toleration.get("key") and operator != "Exists":
+            hint = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
+            errors.append(invalid_value(f"spec.tolerations[{index}].operator", operator, hint))
     return errors
 
 
@@ -104,6 +103,11 @@ def _check_container(container: JsonObject, *, field: str, seen: set[str]) -> It
     seen.add(name)
     if not container.get("image"):
         yield required(f"{field}.image")
+    for index, variable in enumerate(container.get("env", [])):
+        if not variable["name"]:
+            yield required(f"{field}.env[{index}].name")
+        elif not re.fullmatch(_ENV_NAME, variable["name"]):
+            yield invalid_value(f"{field}.env[{index}].name", variable["name"], _ENV_HINT)
     resources = container.get("resources", {})
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
     for kind, amounts in (("limits", limits), ("requests", requests)):

@@ -37,7 +37,7 @@ def pods_of(manifest: JsonObject) -> list[JsonObject]:
     if manifest.get("apiVersion") != version:
         raise WorkloadError(f"{kind} must have apiVersion: {version}, not {manifest.get('apiVersion')!r}")
     metadata = manifest.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name", ""), str):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name") or "", str):
         raise WorkloadError("metadata must be an object with a name")
     if not metadata.get("name") and not (kind == "Pod" and metadata.get("generateName")):
         raise WorkloadError("metadata.name is missing")
@@ -86,7 +86,7 @@ def _job(manifest: JsonObject) -> list[JsonObject]:
     base = manifest["metadata"]["name"]
     parallelism = _count(spec, "parallelism")
     # At most `parallelism` run at a time; without completions they are workers on a queue of their own.
-    running = min(parallelism, _count(spec, "completions")) if "completions" in spec else parallelism
+    running = min(parallelism, _count(spec, "completions")) if spec.get("completions") is not None else parallelism
     labels = {"job-name": base, "batch.kubernetes.io/job-name": base}
     return [_make(manifest, template, name=_with_suffix(base, index), labels=labels) for index in range(running)]
 
@@ -122,7 +122,7 @@ def _template(manifest: JsonObject) -> JsonObject:
 
 
 def _count(spec: JsonObject, field: str) -> int:
-    value: Any = spec.get(field, 1)
+    value: Any = 1 if spec.get(field) is None else spec[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PODS:
         raise WorkloadError(f"spec.{field} must be a whole number from 0 to {MAX_PODS}, not {value!r}")
     return value

@@ -6,25 +6,16 @@ need a Redis that they share.
 """
 
 import asyncio
-import os
 import shutil
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import Final
 
 from fracgpu.errors import SettingError, UnavailableError
+from fracgpu.process.parent import ending_with_us
 
 _START_SECONDS: Final = 10.0
-_END_WITH_PARENT: Final = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL (linux/prctl.h)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Run in a Python of its own that then becomes the server: after a fork in a process with threads, as gRPC's and
-uvloop's users are, nothing but exec is safe."""
 _MAX_SOCKET_PATH: Final = 100  # sun_path has 108 bytes
 
 
@@ -58,7 +49,7 @@ class EmbeddedRedis:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), str(binary), *self._options()),
+            *ending_with_us(str(binary), *self._options()),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=DEVNULL,

@@ -5,10 +5,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cli.demo import run_demo as run_demo_here
+from cli.interrupts import Interrupts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DEMO = (str(Path(sys.executable).parent / "fracgpu"), "demo")
@@ -83,6 +87,60 @@ async def test_a_users_own_manifests_may_be_anything(tmp_path: Path) -> None:
     assert [share["units"] for share in containers(report)["team-a/chat"]["server"]] == [78]
     assert len(report["refused"]) == 6
     assert "Traceback" not in err
+
+
+async def test_null_and_odd_fields_end_in_refusals(tmp_path: Path) -> None:
+    head = {"apiVersion": "v1", "kind": "Pod"}
+    pod = {"containers": [{"name": "m", "image": "x"}]}
+    specs = {
+        "init": pod | {"initContainers": None},
+        "tolerations": pod | {"tolerations": 5},
+        "env": {"containers": [{"name": "m", "image": "x", "env": [{"value": "b"}]}]},
+        "nowhere": pod | {"nodeName": "nowhere"},
+        "gated": pod | {"schedulingGates": [{"name": "a.b/c"}]},
+    }
+    for name, spec in specs.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({**head, "metadata": {"name": name}, "spec": spec}))
+    code, out, err = await run_demo("--once", "--json", "--manifests", str(tmp_path))
+    assert code == 0, err
+    report = json.loads(out)
+    assert {entry["pod"] for entry in report["refused"]} == {"default/tolerations", "default/env"}
+    assert {entry["pod"] for entry in report["waiting"]} == {"default/nowhere", "default/gated"}
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
+async def test_a_signal_at_the_start_ends_it_quietly(number: signal.Signals, seconds: float) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own has too long a path
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *DEMO, "--stay", stdout=pipe, stderr=pipe, env=ENVIRONMENT | {"TMPDIR": folder}
+        )
+        await asyncio.sleep(seconds)
+        process.send_signal(number)
+        _, err = await process.communicate()
+        assert os.listdir(folder) == []
+    assert process.returncode in (128 + number, 0)
+    assert all(line.startswith("starting: ") for line in err.decode().splitlines())
+
+
+async def test_a_defect_is_one_line_and_its_trace_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr("playground.manifests.load", fail)
+    monkeypatch.setattr("cli.demo._make_directory", lambda: tmp_path)
+    options: dict[str, Any] = {"once": True, "as_json": False, "manifests": None, "redis_url": None}
+    with Interrupts() as interrupts:
+        assert await asyncio.to_thread(run_demo_here, **options, interrupts=interrupts) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "a defect of fracgpu ended the demo (RuntimeError: it broke)" in err
+    assert str(tmp_path) in err
+    assert "Traceback" in (tmp_path / "demo.log").read_text()
 
 
 async def test_a_temporary_folder_of_a_long_path_is_refused(tmp_path: Path) -> None:

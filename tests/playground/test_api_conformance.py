@@ -375,6 +375,50 @@ async def test_requests_are_copied_from_limits(api: Api) -> None:
         (pod("A_b"), 422, 'Pod "A_b" is invalid: metadata.name: Invalid value: "A_b": a lowercase RFC 1123'),
         (pod(""), 422, 'Pod "" is invalid: metadata.name: Required value: name or generateName is required'),
         (pod("a", containers="x"), 400, 'Pod in version "v1" cannot be handled as a Pod: '),
+        (
+            pod("a", tolerations=5),
+            400,
+            'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field '
+            "PodSpec.spec.tolerations of type []v1.Toleration",
+        ),
+        (
+            pod("a", containers=[{"name": "c", "image": "x", "env": [{"name": 1}]}]),
+            400,
+            'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field '
+            "EnvVar.spec.containers.env.name of type string",
+        ),
+        (
+            pod("a", containers=[5]),
+            400,
+            'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number',
+        ),
+        (pod("a", priority="high"), 400, 'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal'),
+        ({**pod("a"), "metadata": {"name": 5}}, 400, 'Pod in version "v1" cannot be handled as a Pod: json: '),
+        (
+            pod("a", containers=[{"name": "c", "image": "x", "env": [{"value": "b"}]}]),
+            422,
+            'Pod "a" is invalid: spec.containers[0].env[0].name: Required value',
+        ),
+        (
+            pod("a", containers=[{"name": "c", "image": "x", "env": [{"name": "A=B"}]}]),
+            422,
+            'Pod "a" is invalid: spec.containers[0].env[0].name: Invalid value: "A=B": a valid environment variable',
+        ),
+        (
+            pod("a", containers=[None]),
+            422,
+            'Pod "a" is invalid: [spec.containers[0].name: Required value, spec.containers[0].image: Required value]',
+        ),
+        (
+            pod("a", tolerations=[None]),
+            422,
+            'Pod "a" is invalid: spec.tolerations[0].operator: Invalid value: "": operator must be Exists when',
+        ),
+        (
+            pod("a", restartPolicy="Sometimes"),
+            422,
+            'Pod "a" is invalid: spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", ',
+        ),
         ([1], 400, "the object provided is unrecognized (must be of type Pod): "),
         (b"{nope", 400, "the object provided is unrecognized (must be of type Pod): "),
         (
@@ -388,6 +432,18 @@ async def test_manifests_that_are_refused(api: Api, manifest: Any, want_code: in
     code, body = await api.send("POST", api.pods, manifest)
     assert code == want_code
     assert body["message"].startswith(want_message)
+
+
+async def test_null_is_an_absent_field(api: Api) -> None:
+    container = {"name": "c", "image": "x", "env": None, "ports": None, "resources": {"limits": None}}
+    manifest = pod("a", initContainers=None, tolerations=None, nodeSelector=None, volumes=None, containers=[container])
+    manifest["metadata"] |= {"labels": {"a": None}, "annotations": None, "managedFields": None}
+    code, created = await api.send("POST", f"{api.pods}?dryRun=All", manifest)
+    assert code == 201, created
+    assert created["metadata"]["labels"] == {"a": ""}
+    assert "annotations" not in created["metadata"]
+    assert {"initContainers", "nodeSelector", "volumes"}.isdisjoint(created["spec"])
+    assert created["spec"]["containers"][0]["resources"] == {}
 
 
 async def test_generate_name_and_dry_run(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 
@@ -170,3 +171,28 @@ def test_a_directory_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert [pod["metadata"]["name"] for pod in found.pods] == ["a", "b", "c"]
     assert [refused.name for refused in found.refused] == ["40.yaml"]
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        "{0}: &{0} [*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1}]",
+        "{0}: &{0} {{<<: [*{1},*{1},*{1},*{1},*{1},*{1},*{1}]}}",
+    ],
+)
+def test_a_file_that_aliases_blow_up_is_refused(level: str) -> None:
+    letters = "abcdefghijkl"
+    levels = [level.format(name, before) for before, name in pairwise(letters)]
+    [refused] = read("\n".join(["a: &a {x: 1, y: 2}", *levels])).refused
+    assert refused.message == "file.yaml: its aliases stand for more than 100000 values"
+
+
+def test_a_large_file_without_aliases_is_not_refused() -> None:
+    text = "kind: Pod\napiVersion: v1\nmetadata: {name: a}\nspec: {x: [" + "0," * 110_000 + "]}\n"
+    assert names(read(text)) == ["a"]
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 30, '"\\ud800"'])
+def test_what_json_cannot_carry_is_refused(value: str) -> None:
+    [refused] = read(f"x: {value}").refused
+    assert refused.message.startswith("file.yaml: ")
