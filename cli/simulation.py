@@ -26,12 +26,12 @@ from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid
 from fracgpu.pods import Pod
-from playground.admission import Webhook
-from playground.apiserver import ApiServer
+from playground.api.admission import Webhook
+from playground.api.apiserver import ApiServer
 from playground.cluster import ApiStatusError, JsonObject
-from playground.kubelet import Kubelet
-from playground.nvml import SimulatedGpu, write_state
-from playground.scheduler import Scheduler
+from playground.node.kubelet import Kubelet
+from playground.node.nvml import SimulatedGpu, write_state
+from playground.scheduling.scheduler import Scheduler
 
 WEBHOOK_NAME: Final = "pods.fracgpu.io"
 _BINDING_TIMEOUT_SECONDS: Final = 1.0  # a loopback API server; also how long a rebuild of the ledger waits, twice
@@ -320,7 +320,7 @@ class Simulation:
 
     def _plugin_command(self, node: str, root: Path) -> list[str]:
         return [
-            *("-m", "playground.plugin_launcher", str(root / "gpus.json"), "--"),
+            *("-m", "playground.node.plugin_launcher", str(root / "gpus.json"), "--"),
             *("--node-name", node, "--kubeconfig", str(self._directory / "kubeconfig")),
             *("--device-plugin-dir", str(root / "device-plugins")),
             *("--pod-resources-socket", str(root / "pod-resources" / "kubelet.sock")),

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fracgpu.names import NodeName, PodUid
-from playground.admission import Admission
+from playground.api.admission import Admission
+from playground.api.local import LocalCluster
+from playground.api.registry import Registry
+from playground.api.store import Store
+from playground.api.watching import Watches
 from playground.cluster import ApiStatusError, ClusterApi, JsonObject
-from playground.containers import Container
-from playground.kubelet import Kubelet
-from playground.local import LocalCluster
-from playground.registry import Registry
-from playground.store import Store
-from playground.watching import Watches
+from playground.node.containers import Container
+from playground.node.kubelet import Kubelet
 
 PATIENCE_SECONDS = 60.0
 """How long anything may take; the real kubelet polls its runtime every second."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fracgpu.names import NodeName, PodUid
-from playground.cri import ContainerRuntimeStub, CriContainer
+from playground.node.cri import ContainerRuntimeStub, CriContainer
 from tests.httpcluster import HttpCluster
 from tests.nodebench import PATIENCE_SECONDS, ContainerView
 from tests.realcluster import RealControlPlane, User, assets_dir, missing_binaries

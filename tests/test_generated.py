@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROTOS = ["fracgpu/kubelet/deviceplugin.proto", "fracgpu/kubelet/podresources.proto", "playground/cri.proto"]
+PROTOS = ["fracgpu/kubelet/deviceplugin.proto", "fracgpu/kubelet/podresources.proto", "playground/node/cri.proto"]
 
 
 @pytest.mark.parametrize("proto", PROTOS)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import pytest_asyncio
 
-from playground.cri import end_at_once
+from playground.node.cri import end_at_once
 from tests.e2e.cluster import Cluster
 from tests.e2e.node import RealNode
 from tests.realcluster import missing_binaries

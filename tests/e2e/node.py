@@ -13,10 +13,10 @@ from cli.simulation import SimulatedNode
 from fracgpu.device_ids import parse_device_id
 from fracgpu.names import RESOURCE_MEMORY, GpuUuid, PodUid
 from fracgpu.quantities import seat_units
-from playground import cri_pb2 as pb
-from playground.cgroups import CgroupTree
-from playground.cri import LABEL_CONTAINER, LABEL_POD_UID, ContainerRuntimeStub, Context, CriContainer
-from playground.nvml import write_state
+from playground.node import cri_pb2 as pb
+from playground.node.cgroups import CgroupTree
+from playground.node.cri import LABEL_CONTAINER, LABEL_POD_UID, ContainerRuntimeStub, Context, CriContainer
+from playground.node.nvml import write_state
 from tests.deploy.conftest import PLUGIN
 from tests.e2e.cluster import Cluster
 from tests.nodebench import PATIENCE_SECONDS, until
@@ -109,7 +109,7 @@ class RealNode:
         self._state = folder / "gpus.json"
         write_state(self._state, simulated)
         self.plugin = cluster.service(
-            *("plugin", "-m", "playground.plugin_launcher", str(self._state), "--"),
+            *("plugin", "-m", "playground.node.plugin_launcher", str(self._state), "--"),
             *("--node-name", self.name, "--kubeconfig", str(cluster.plane.kubeconfig(PLUGIN))),
             *("--device-plugin-dir", str(self.kubelet.plugins_folder)),
             *("--pod-resources-socket", str(self.kubelet.pod_resources_socket)),

@@ -10,7 +10,7 @@ import pytest
 from extender.index import Index
 from extender.ledger.embedded import EmbeddedRedis
 from extender.ledger.ledger import Ledger, connect
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from tests.extender.replica import Replica
 
 

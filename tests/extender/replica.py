@@ -17,7 +17,7 @@ from extender.reconciler import Reconciler
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
 from fracgpu.process.serving import HttpServer
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 
 JsonObject = dict[str, Any]
 BINDING_TIMEOUT_SECONDS = 0.5

@@ -10,7 +10,7 @@ import pytest
 from extender.ledger.claims import ClaimState
 from fracgpu.names import ANNOTATION_ALLOCATION, PodUid
 from fracgpu.plans import decode_plan
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from tests.extender.builders import gpu_node
 from tests.extender.replica import Replica, announce, create_pod
 

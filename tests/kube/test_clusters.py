@@ -18,7 +18,7 @@ from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import PODS
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from tests.kube.following import PATIENCE_SECONDS, Follower, running
 from tests.realcluster import RealControlPlane, missing_binaries
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 import trustme
 from aiohttp import web
 
-from playground.admission import Webhook
-from playground.apiserver import ApiServer
+from playground.api.admission import Webhook
+from playground.api.apiserver import ApiServer
 from tests.playground.builders import MEMORY, make_pod
 
 PODS = "/api/v1/namespaces/default/pods"

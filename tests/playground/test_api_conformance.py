@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from tests.realcluster import RealControlPlane, missing_binaries
 
 MERGE = "application/merge-patch+json"

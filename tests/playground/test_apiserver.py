@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
+from playground.api.registry import MAX_EVENTS
 from playground.cluster import ApiStatusError
-from playground.registry import MAX_EVENTS
 from tests.playground.builders import make_node, make_pod
 
 PODS = "/api/v1/namespaces/default/pods"

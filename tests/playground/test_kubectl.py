@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="no kubectl on PATH")

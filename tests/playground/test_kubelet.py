@@ -16,10 +16,10 @@ import pytest
 from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.names import NodeName, PodUid
 from playground.cluster import JsonObject
-from playground.containers import PROCESS_MIB, Container
-from playground.devicemanager import STOP_GRACE_SECONDS, AdmissionError, ContainerRequest, DeviceManager
-from playground.kubelet import Kubelet
-from playground.nvml import GpuProcess, SimulatedGpu, read_state, write_state
+from playground.node.containers import PROCESS_MIB, Container
+from playground.node.devicemanager import STOP_GRACE_SECONDS, AdmissionError, ContainerRequest, DeviceManager
+from playground.node.kubelet import Kubelet
+from playground.node.nvml import GpuProcess, SimulatedGpu, read_state, write_state
 from tests.nodebench import (
     PATIENCE_SECONDS,
     StubBench,

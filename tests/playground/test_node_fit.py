@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from playground.node_fit import pod_requests, rejections, unschedulable_message
+from playground.scheduling.node_fit import pod_requests, rejections, unschedulable_message
 from tests.playground.builders import MEMORY, make_node, make_pod
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from playground import plugin_launcher
-from playground.nvml import MIB, GpuProcess, SimulatedGpu, install, read_state, write_state
+from playground.node import plugin_launcher
+from playground.node.nvml import MIB, GpuProcess, SimulatedGpu, install, read_state, write_state
 
 A = SimulatedGpu(
     uuid="GPU-a",

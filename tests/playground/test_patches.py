@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from playground.api.patches import apply_owned, json_patch, merge_patch, owned_fields, strategic_merge_patch
 from playground.cluster import ApiStatusError
-from playground.patches import apply_owned, json_patch, merge_patch, owned_fields, strategic_merge_patch
 
 MERGES: dict[str, tuple[Any, Any, Any]] = {
     "set": ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
+from playground.api.local import LocalCluster
 from playground.cluster import ApiStatusError
-from playground.local import LocalCluster
-from playground.scheduler import Scheduler
+from playground.scheduling.scheduler import Scheduler
 from tests.playground.builders import MEMORY, make_node, make_pod
 
 RECORDED = Path(__file__).parents[1] / "wire"

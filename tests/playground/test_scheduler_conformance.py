@@ -15,8 +15,8 @@ import pytest
 import yaml
 from aiohttp import web
 
-from playground.apiserver import ApiServer
-from playground.scheduler import Scheduler
+from playground.api.apiserver import ApiServer
+from playground.scheduling.scheduler import Scheduler
 from tests.playground.builders import MEMORY, make_node, make_pod
 from tests.realcluster import RealControlPlane, missing_binaries
 

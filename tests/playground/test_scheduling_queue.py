@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playground.scheduling_queue import FLUSH_SECONDS, QueuedPod, SchedulingQueue
+from playground.scheduling.scheduling_queue import FLUSH_SECONDS, QueuedPod, SchedulingQueue
 
 
 def make_queue() -> SchedulingQueue:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from playground.api.deletion import mark_pod
+from playground.api.resources import Key
+from playground.api.store import Store
 from playground.cluster import ApiStatusError
-from playground.deletion import mark_pod
-from playground.resources import Key
-from playground.store import Store
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 NODE = Key("nodes", "", "n1")

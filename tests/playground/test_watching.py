@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from playground.api.resources import GPUNODES, NODES, Key
+from playground.api.selectors import select
+from playground.api.store import Store
+from playground.api.watching import Notice, Watches
 from playground.cluster import ApiStatusError
-from playground.resources import GPUNODES, NODES, Key
-from playground.selectors import select
-from playground.store import Store
-from playground.watching import Notice, Watches
 
 
 def write(store: Store, name: str, *, resource: str = "nodes") -> None:

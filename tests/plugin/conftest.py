@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from tests.plugin.node import SimulatedNode
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
-from playground.apiserver import ApiServer
-from playground.containers import Container
-from playground.kubelet import Kubelet
+from playground.api.apiserver import ApiServer
+from playground.node.containers import Container
+from playground.node.kubelet import Kubelet
 from plugin.app import DevicePlugin
 from plugin.cgroups import PodCgroups
 from plugin.devices import RESOURCES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fracgpu.errors import UnavailableError
-from playground.nvml import SimulatedGpu, install, write_state
+from playground.node.nvml import SimulatedGpu, install, write_state
 from plugin.devices import Card
 from plugin.nvml import discover
 

@@ -10,7 +10,7 @@ import pytest
 from fracgpu.errors import UnavailableError
 from fracgpu.kubelet import podresources_pb2 as pb
 from fracgpu.names import RESOURCE_MEMORY
-from playground.kubelet_grpc import LIST_BURST, PodResources
+from playground.node.kubelet_grpc import LIST_BURST, PodResources
 from plugin.listing import ListedPod
 from plugin.podresources import PodResourcesClient
 

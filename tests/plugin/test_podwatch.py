@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fracgpu.kube.client import KubeClient
 from fracgpu.plans import Share
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from plugin.podwatch import PodWatch
 from tests.plugin.builders import A, pod_object
 from tests.plugin.node import NODE

@@ -13,7 +13,7 @@ import pytest
 
 from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.plans import Share
-from playground.nvml import SimulatedGpu, install, write_state
+from playground.node.nvml import SimulatedGpu, install, write_state
 from plugin.__main__ import main
 from tests.plugin.builders import A, B
 from tests.plugin.node import NODE, SimulatedNode
@@ -38,7 +38,7 @@ async def process(node: SimulatedNode, *more: str) -> AsyncIterator[asyncio.subp
     }
     flat = [str(part) for pair in arguments.items() for part in pair]
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "playground.plugin_launcher", str(state), "--", *flat, *more),
+        *(sys.executable, "-m", "playground.node.plugin_launcher", str(state), "--", *flat, *more),
         stderr=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )

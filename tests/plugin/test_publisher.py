@@ -12,7 +12,7 @@ from fracgpu.gpunodes import GpuNodeStatus, Grant
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
-from playground.apiserver import ApiServer
+from playground.api.apiserver import ApiServer
 from plugin.publisher import Publisher
 from tests.plugin.builders import A, make_spec
 

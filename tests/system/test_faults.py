@@ -4,8 +4,8 @@ import asyncio
 
 from fracgpu.device_ids import parse_device_id
 from fracgpu.names import RESOURCE_MEMORY, NodeName
-from playground.containers import Container
-from playground.kubelet import Kubelet
+from playground.node.containers import Container
+from playground.node.kubelet import Kubelet
 from tests.system.cluster import Cluster, planned_gpus, pod
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from playground.api.deletion import mark_pod
+from playground.api.errors import already_exists, conflict, expired, not_found, stale
+from playground.api.resources import RESOURCES, Key
 from playground.cluster import JsonObject
-from playground.deletion import mark_pod
-from playground.errors import already_exists, conflict, expired, not_found, stale
-from playground.resources import RESOURCES, Key
 
 LOG_LIMIT = 10_000
 """Changes kept for watches; a demo writes some hundreds."""

@@ -19,10 +19,10 @@ from typing import Literal, Protocol
 
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from playground.cluster import ApiStatusError, ClusterApi, EventType, JsonObject
-from playground.extender_client import ExtenderClient, ExtenderError
-from playground.informer import Informer
-from playground.node_fit import Usage, allocatable, pod_requests, rejections, unschedulable_message
-from playground.scheduling_queue import QueuedPod, SchedulingQueue
+from playground.scheduling.extender_client import ExtenderClient, ExtenderError
+from playground.scheduling.informer import Informer
+from playground.scheduling.node_fit import Usage, allocatable, pod_requests, rejections, unschedulable_message
+from playground.scheduling.scheduling_queue import QueuedPod, SchedulingQueue
 
 LOG_LENGTH = 1000
 

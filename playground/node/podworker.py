@@ -14,10 +14,10 @@ import random
 from collections.abc import Mapping
 
 from fracgpu.names import PodUid
-from playground import podstatus
 from playground.cluster import ApiStatusError, ClusterApi, JsonObject
-from playground.containers import Container, ContainerConfig, ContainerRuntime
-from playground.devicemanager import ContainerKind, DeviceManager, Granted
+from playground.node import podstatus
+from playground.node.containers import Container, ContainerConfig, ContainerRuntime
+from playground.node.devicemanager import ContainerKind, DeviceManager, Granted
 
 log = logging.getLogger(__name__)
 

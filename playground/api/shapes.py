@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fracgpu.quantities import parse_quantity
+from playground.api.resources import Resource
 from playground.cluster import JsonObject
-from playground.resources import Resource
 
 _QUANTITY_HINT = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 

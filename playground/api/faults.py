@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from playground.errors import internal
+from playground.api.errors import internal
 
 Answer = Literal["sent", "lost"]
 

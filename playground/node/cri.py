@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from playground import cri_pb2 as pb
-from playground import cri_pb2_grpc as pb_grpc
+from playground.node import cri_pb2 as pb
+from playground.node import cri_pb2_grpc as pb_grpc
 
 EXIT_SIGTERM = 143
 

@@ -9,7 +9,7 @@ Regenerate the stubs with `make proto`.
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from playground import cri_pb2 as _cri_pb2
+from playground.node import cri_pb2 as _cri_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from playground import cri_pb2 as playground_dot_cri__pb2
+from playground.node import cri_pb2 as playground_dot_node_dot_cri__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in playground/cri_pb2_grpc.py depends on'
+        + ' but the generated code in playground/node/cri_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,88 +36,88 @@ class RuntimeServiceStub:
         """
         self.Version = channel.unary_unary(
                 '/runtime.v1.RuntimeService/Version',
-                request_serializer=playground_dot_cri__pb2.VersionRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.VersionResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.VersionRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.VersionResponse.FromString,
                 _registered_method=True)
         self.Status = channel.unary_unary(
                 '/runtime.v1.RuntimeService/Status',
-                request_serializer=playground_dot_cri__pb2.StatusRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.StatusResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.StatusRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.StatusResponse.FromString,
                 _registered_method=True)
         self.RuntimeConfig = channel.unary_unary(
                 '/runtime.v1.RuntimeService/RuntimeConfig',
-                request_serializer=playground_dot_cri__pb2.RuntimeConfigRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.RuntimeConfigResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.RuntimeConfigRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.RuntimeConfigResponse.FromString,
                 _registered_method=True)
         self.UpdateRuntimeConfig = channel.unary_unary(
                 '/runtime.v1.RuntimeService/UpdateRuntimeConfig',
-                request_serializer=playground_dot_cri__pb2.UpdateRuntimeConfigRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.UpdateRuntimeConfigResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigResponse.FromString,
                 _registered_method=True)
         self.RunPodSandbox = channel.unary_unary(
                 '/runtime.v1.RuntimeService/RunPodSandbox',
-                request_serializer=playground_dot_cri__pb2.RunPodSandboxRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.RunPodSandboxResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.RunPodSandboxRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.RunPodSandboxResponse.FromString,
                 _registered_method=True)
         self.StopPodSandbox = channel.unary_unary(
                 '/runtime.v1.RuntimeService/StopPodSandbox',
-                request_serializer=playground_dot_cri__pb2.StopPodSandboxRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.StopPodSandboxResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.StopPodSandboxRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.StopPodSandboxResponse.FromString,
                 _registered_method=True)
         self.RemovePodSandbox = channel.unary_unary(
                 '/runtime.v1.RuntimeService/RemovePodSandbox',
-                request_serializer=playground_dot_cri__pb2.RemovePodSandboxRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.RemovePodSandboxResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.RemovePodSandboxRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.RemovePodSandboxResponse.FromString,
                 _registered_method=True)
         self.PodSandboxStatus = channel.unary_unary(
                 '/runtime.v1.RuntimeService/PodSandboxStatus',
-                request_serializer=playground_dot_cri__pb2.PodSandboxStatusRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.PodSandboxStatusResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.PodSandboxStatusRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.PodSandboxStatusResponse.FromString,
                 _registered_method=True)
         self.ListPodSandbox = channel.unary_unary(
                 '/runtime.v1.RuntimeService/ListPodSandbox',
-                request_serializer=playground_dot_cri__pb2.ListPodSandboxRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ListPodSandboxResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ListPodSandboxRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ListPodSandboxResponse.FromString,
                 _registered_method=True)
         self.CreateContainer = channel.unary_unary(
                 '/runtime.v1.RuntimeService/CreateContainer',
-                request_serializer=playground_dot_cri__pb2.CreateContainerRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.CreateContainerResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.CreateContainerRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.CreateContainerResponse.FromString,
                 _registered_method=True)
         self.StartContainer = channel.unary_unary(
                 '/runtime.v1.RuntimeService/StartContainer',
-                request_serializer=playground_dot_cri__pb2.StartContainerRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.StartContainerResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.StartContainerRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.StartContainerResponse.FromString,
                 _registered_method=True)
         self.StopContainer = channel.unary_unary(
                 '/runtime.v1.RuntimeService/StopContainer',
-                request_serializer=playground_dot_cri__pb2.StopContainerRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.StopContainerResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.StopContainerRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.StopContainerResponse.FromString,
                 _registered_method=True)
         self.RemoveContainer = channel.unary_unary(
                 '/runtime.v1.RuntimeService/RemoveContainer',
-                request_serializer=playground_dot_cri__pb2.RemoveContainerRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.RemoveContainerResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.RemoveContainerRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.RemoveContainerResponse.FromString,
                 _registered_method=True)
         self.ListContainers = channel.unary_unary(
                 '/runtime.v1.RuntimeService/ListContainers',
-                request_serializer=playground_dot_cri__pb2.ListContainersRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ListContainersResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ListContainersRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ListContainersResponse.FromString,
                 _registered_method=True)
         self.ContainerStatus = channel.unary_unary(
                 '/runtime.v1.RuntimeService/ContainerStatus',
-                request_serializer=playground_dot_cri__pb2.ContainerStatusRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ContainerStatusResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ContainerStatusRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ContainerStatusResponse.FromString,
                 _registered_method=True)
         self.UpdateContainerResources = channel.unary_unary(
                 '/runtime.v1.RuntimeService/UpdateContainerResources',
-                request_serializer=playground_dot_cri__pb2.UpdateContainerResourcesRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.UpdateContainerResourcesResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.UpdateContainerResourcesRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.UpdateContainerResourcesResponse.FromString,
                 _registered_method=True)
         self.ListContainerStats = channel.unary_unary(
                 '/runtime.v1.RuntimeService/ListContainerStats',
-                request_serializer=playground_dot_cri__pb2.ListContainerStatsRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ListContainerStatsResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ListContainerStatsRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ListContainerStatsResponse.FromString,
                 _registered_method=True)
 
 
@@ -231,88 +231,88 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
-                    request_deserializer=playground_dot_cri__pb2.VersionRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.VersionResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.VersionRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.VersionResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
-                    request_deserializer=playground_dot_cri__pb2.StatusRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.StatusResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.StatusRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.StatusResponse.SerializeToString,
             ),
             'RuntimeConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.RuntimeConfig,
-                    request_deserializer=playground_dot_cri__pb2.RuntimeConfigRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.RuntimeConfigResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.RuntimeConfigRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.RuntimeConfigResponse.SerializeToString,
             ),
             'UpdateRuntimeConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRuntimeConfig,
-                    request_deserializer=playground_dot_cri__pb2.UpdateRuntimeConfigRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.UpdateRuntimeConfigResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigResponse.SerializeToString,
             ),
             'RunPodSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.RunPodSandbox,
-                    request_deserializer=playground_dot_cri__pb2.RunPodSandboxRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.RunPodSandboxResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.RunPodSandboxRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.RunPodSandboxResponse.SerializeToString,
             ),
             'StopPodSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.StopPodSandbox,
-                    request_deserializer=playground_dot_cri__pb2.StopPodSandboxRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.StopPodSandboxResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.StopPodSandboxRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.StopPodSandboxResponse.SerializeToString,
             ),
             'RemovePodSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.RemovePodSandbox,
-                    request_deserializer=playground_dot_cri__pb2.RemovePodSandboxRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.RemovePodSandboxResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.RemovePodSandboxRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.RemovePodSandboxResponse.SerializeToString,
             ),
             'PodSandboxStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.PodSandboxStatus,
-                    request_deserializer=playground_dot_cri__pb2.PodSandboxStatusRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.PodSandboxStatusResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.PodSandboxStatusRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.PodSandboxStatusResponse.SerializeToString,
             ),
             'ListPodSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPodSandbox,
-                    request_deserializer=playground_dot_cri__pb2.ListPodSandboxRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ListPodSandboxResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ListPodSandboxRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ListPodSandboxResponse.SerializeToString,
             ),
             'CreateContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateContainer,
-                    request_deserializer=playground_dot_cri__pb2.CreateContainerRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.CreateContainerResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.CreateContainerRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.CreateContainerResponse.SerializeToString,
             ),
             'StartContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.StartContainer,
-                    request_deserializer=playground_dot_cri__pb2.StartContainerRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.StartContainerResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.StartContainerRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.StartContainerResponse.SerializeToString,
             ),
             'StopContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.StopContainer,
-                    request_deserializer=playground_dot_cri__pb2.StopContainerRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.StopContainerResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.StopContainerRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.StopContainerResponse.SerializeToString,
             ),
             'RemoveContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveContainer,
-                    request_deserializer=playground_dot_cri__pb2.RemoveContainerRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.RemoveContainerResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.RemoveContainerRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.RemoveContainerResponse.SerializeToString,
             ),
             'ListContainers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListContainers,
-                    request_deserializer=playground_dot_cri__pb2.ListContainersRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ListContainersResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ListContainersRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ListContainersResponse.SerializeToString,
             ),
             'ContainerStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ContainerStatus,
-                    request_deserializer=playground_dot_cri__pb2.ContainerStatusRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ContainerStatusResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ContainerStatusRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ContainerStatusResponse.SerializeToString,
             ),
             'UpdateContainerResources': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateContainerResources,
-                    request_deserializer=playground_dot_cri__pb2.UpdateContainerResourcesRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.UpdateContainerResourcesResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.UpdateContainerResourcesRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.UpdateContainerResourcesResponse.SerializeToString,
             ),
             'ListContainerStats': grpc.unary_unary_rpc_method_handler(
                     servicer.ListContainerStats,
-                    request_deserializer=playground_dot_cri__pb2.ListContainerStatsRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ListContainerStatsResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ListContainerStatsRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ListContainerStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -340,8 +340,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/Version',
-            playground_dot_cri__pb2.VersionRequest.SerializeToString,
-            playground_dot_cri__pb2.VersionResponse.FromString,
+            playground_dot_node_dot_cri__pb2.VersionRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.VersionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -367,8 +367,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/Status',
-            playground_dot_cri__pb2.StatusRequest.SerializeToString,
-            playground_dot_cri__pb2.StatusResponse.FromString,
+            playground_dot_node_dot_cri__pb2.StatusRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.StatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -394,8 +394,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/RuntimeConfig',
-            playground_dot_cri__pb2.RuntimeConfigRequest.SerializeToString,
-            playground_dot_cri__pb2.RuntimeConfigResponse.FromString,
+            playground_dot_node_dot_cri__pb2.RuntimeConfigRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.RuntimeConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -421,8 +421,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/UpdateRuntimeConfig',
-            playground_dot_cri__pb2.UpdateRuntimeConfigRequest.SerializeToString,
-            playground_dot_cri__pb2.UpdateRuntimeConfigResponse.FromString,
+            playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.UpdateRuntimeConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -448,8 +448,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/RunPodSandbox',
-            playground_dot_cri__pb2.RunPodSandboxRequest.SerializeToString,
-            playground_dot_cri__pb2.RunPodSandboxResponse.FromString,
+            playground_dot_node_dot_cri__pb2.RunPodSandboxRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.RunPodSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -475,8 +475,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/StopPodSandbox',
-            playground_dot_cri__pb2.StopPodSandboxRequest.SerializeToString,
-            playground_dot_cri__pb2.StopPodSandboxResponse.FromString,
+            playground_dot_node_dot_cri__pb2.StopPodSandboxRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.StopPodSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -502,8 +502,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/RemovePodSandbox',
-            playground_dot_cri__pb2.RemovePodSandboxRequest.SerializeToString,
-            playground_dot_cri__pb2.RemovePodSandboxResponse.FromString,
+            playground_dot_node_dot_cri__pb2.RemovePodSandboxRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.RemovePodSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -529,8 +529,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/PodSandboxStatus',
-            playground_dot_cri__pb2.PodSandboxStatusRequest.SerializeToString,
-            playground_dot_cri__pb2.PodSandboxStatusResponse.FromString,
+            playground_dot_node_dot_cri__pb2.PodSandboxStatusRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.PodSandboxStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -556,8 +556,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/ListPodSandbox',
-            playground_dot_cri__pb2.ListPodSandboxRequest.SerializeToString,
-            playground_dot_cri__pb2.ListPodSandboxResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ListPodSandboxRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ListPodSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -583,8 +583,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/CreateContainer',
-            playground_dot_cri__pb2.CreateContainerRequest.SerializeToString,
-            playground_dot_cri__pb2.CreateContainerResponse.FromString,
+            playground_dot_node_dot_cri__pb2.CreateContainerRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.CreateContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -610,8 +610,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/StartContainer',
-            playground_dot_cri__pb2.StartContainerRequest.SerializeToString,
-            playground_dot_cri__pb2.StartContainerResponse.FromString,
+            playground_dot_node_dot_cri__pb2.StartContainerRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.StartContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -637,8 +637,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/StopContainer',
-            playground_dot_cri__pb2.StopContainerRequest.SerializeToString,
-            playground_dot_cri__pb2.StopContainerResponse.FromString,
+            playground_dot_node_dot_cri__pb2.StopContainerRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.StopContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -664,8 +664,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/RemoveContainer',
-            playground_dot_cri__pb2.RemoveContainerRequest.SerializeToString,
-            playground_dot_cri__pb2.RemoveContainerResponse.FromString,
+            playground_dot_node_dot_cri__pb2.RemoveContainerRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.RemoveContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -691,8 +691,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/ListContainers',
-            playground_dot_cri__pb2.ListContainersRequest.SerializeToString,
-            playground_dot_cri__pb2.ListContainersResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ListContainersRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ListContainersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -718,8 +718,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/ContainerStatus',
-            playground_dot_cri__pb2.ContainerStatusRequest.SerializeToString,
-            playground_dot_cri__pb2.ContainerStatusResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ContainerStatusRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ContainerStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -745,8 +745,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/UpdateContainerResources',
-            playground_dot_cri__pb2.UpdateContainerResourcesRequest.SerializeToString,
-            playground_dot_cri__pb2.UpdateContainerResourcesResponse.FromString,
+            playground_dot_node_dot_cri__pb2.UpdateContainerResourcesRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.UpdateContainerResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -772,8 +772,8 @@ class RuntimeService:
             request,
             target,
             '/runtime.v1.RuntimeService/ListContainerStats',
-            playground_dot_cri__pb2.ListContainerStatsRequest.SerializeToString,
-            playground_dot_cri__pb2.ListContainerStatsResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ListContainerStatsRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ListContainerStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -796,23 +796,23 @@ class ImageServiceStub:
         """
         self.ListImages = channel.unary_unary(
                 '/runtime.v1.ImageService/ListImages',
-                request_serializer=playground_dot_cri__pb2.ListImagesRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ListImagesResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
         self.ImageStatus = channel.unary_unary(
                 '/runtime.v1.ImageService/ImageStatus',
-                request_serializer=playground_dot_cri__pb2.ImageStatusRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ImageStatusResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ImageStatusRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ImageStatusResponse.FromString,
                 _registered_method=True)
         self.PullImage = channel.unary_unary(
                 '/runtime.v1.ImageService/PullImage',
-                request_serializer=playground_dot_cri__pb2.PullImageRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.PullImageResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.PullImageResponse.FromString,
                 _registered_method=True)
         self.ImageFsInfo = channel.unary_unary(
                 '/runtime.v1.ImageService/ImageFsInfo',
-                request_serializer=playground_dot_cri__pb2.ImageFsInfoRequest.SerializeToString,
-                response_deserializer=playground_dot_cri__pb2.ImageFsInfoResponse.FromString,
+                request_serializer=playground_dot_node_dot_cri__pb2.ImageFsInfoRequest.SerializeToString,
+                response_deserializer=playground_dot_node_dot_cri__pb2.ImageFsInfoResponse.FromString,
                 _registered_method=True)
 
 
@@ -848,23 +848,23 @@ def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
-                    request_deserializer=playground_dot_cri__pb2.ListImagesRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ListImagesResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ListImagesRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ListImagesResponse.SerializeToString,
             ),
             'ImageStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ImageStatus,
-                    request_deserializer=playground_dot_cri__pb2.ImageStatusRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ImageStatusResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ImageStatusRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ImageStatusResponse.SerializeToString,
             ),
             'PullImage': grpc.unary_unary_rpc_method_handler(
                     servicer.PullImage,
-                    request_deserializer=playground_dot_cri__pb2.PullImageRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.PullImageResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.PullImageRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.PullImageResponse.SerializeToString,
             ),
             'ImageFsInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.ImageFsInfo,
-                    request_deserializer=playground_dot_cri__pb2.ImageFsInfoRequest.FromString,
-                    response_serializer=playground_dot_cri__pb2.ImageFsInfoResponse.SerializeToString,
+                    request_deserializer=playground_dot_node_dot_cri__pb2.ImageFsInfoRequest.FromString,
+                    response_serializer=playground_dot_node_dot_cri__pb2.ImageFsInfoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -892,8 +892,8 @@ class ImageService:
             request,
             target,
             '/runtime.v1.ImageService/ListImages',
-            playground_dot_cri__pb2.ListImagesRequest.SerializeToString,
-            playground_dot_cri__pb2.ListImagesResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ListImagesRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ListImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -919,8 +919,8 @@ class ImageService:
             request,
             target,
             '/runtime.v1.ImageService/ImageStatus',
-            playground_dot_cri__pb2.ImageStatusRequest.SerializeToString,
-            playground_dot_cri__pb2.ImageStatusResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ImageStatusRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ImageStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -946,8 +946,8 @@ class ImageService:
             request,
             target,
             '/runtime.v1.ImageService/PullImage',
-            playground_dot_cri__pb2.PullImageRequest.SerializeToString,
-            playground_dot_cri__pb2.PullImageResponse.FromString,
+            playground_dot_node_dot_cri__pb2.PullImageRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.PullImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -973,8 +973,8 @@ class ImageService:
             request,
             target,
             '/runtime.v1.ImageService/ImageFsInfo',
-            playground_dot_cri__pb2.ImageFsInfoRequest.SerializeToString,
-            playground_dot_cri__pb2.ImageFsInfoResponse.FromString,
+            playground_dot_node_dot_cri__pb2.ImageFsInfoRequest.SerializeToString,
+            playground_dot_node_dot_cri__pb2.ImageFsInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

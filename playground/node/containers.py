@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fracgpu.names import CDI_KIND, PodUid
-from playground.cgroups import CgroupTree
 from playground.cluster import JsonObject
-from playground.devicemanager import ContainerKind
-from playground.nvml import GpuProcess, read_state, write_state
+from playground.node.cgroups import CgroupTree
+from playground.node.devicemanager import ContainerKind
+from playground.node.nvml import GpuProcess, read_state, write_state
 
 EXIT_SIGTERM = 143
 PROCESS_MIB = 256

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from playground.api.resources import RESOURCES, Key, Resource
 from playground.cluster import ApiStatusError, JsonObject
-from playground.resources import RESOURCES, Key, Resource
 
 
 class FieldError(NamedTuple):

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import uvicorn
 from fastapi import FastAPI, Request
 
-from playground.admission import Admission, Webhook
-from playground.faults import BindingFaults
-from playground.http_api import HttpApi
-from playground.local import LocalCluster
-from playground.registry import Registry
-from playground.resources import Key
-from playground.store import LOG_LIMIT, Store
-from playground.watching import Watches
+from playground.api.admission import Admission, Webhook
+from playground.api.faults import BindingFaults
+from playground.api.http_api import HttpApi
+from playground.api.local import LocalCluster
+from playground.api.registry import Registry
+from playground.api.resources import Key
+from playground.api.store import LOG_LIMIT, Store
+from playground.api.watching import Watches
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

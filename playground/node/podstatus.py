@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from playground.cluster import JsonObject
-from playground.containers import Container, timestamp
+from playground.node.containers import Container, timestamp
 
 IsHealthy = Callable[[str, str], bool]
 """(resource, device ID) -> healthy."""

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 
 from fracgpu.errors import QuantityError
 from fracgpu.quantities import parse_quantity
-from playground import shapes
+from playground.api import shapes
+from playground.api.errors import FieldError, bad_request, invalid_value, required, unsupported_value
+from playground.api.resources import Resource
 from playground.cluster import JsonObject
-from playground.errors import FieldError, bad_request, invalid_value, required, unsupported_value
-from playground.resources import Resource
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"

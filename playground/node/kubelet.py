@@ -17,13 +17,13 @@ from pathlib import Path
 
 from fracgpu.kubelet import podresources_pb2 as podresources
 from fracgpu.names import NodeName, PodUid
-from playground.cgroups import CgroupTree
 from playground.cluster import ApiStatusError, ClusterApi, JsonObject
-from playground.containers import Container, ContainerRuntime
-from playground.devicemanager import AdmissionError, ContainerRequest, DeviceManager
-from playground.kubelet_grpc import CHECKPOINT, DevicePlugins, PodResources
-from playground.nodestatus import NodeStatus
-from playground.podworker import PodWorker
+from playground.node.cgroups import CgroupTree
+from playground.node.containers import Container, ContainerRuntime
+from playground.node.devicemanager import AdmissionError, ContainerRequest, DeviceManager
+from playground.node.kubelet_grpc import CHECKPOINT, DevicePlugins, PodResources
+from playground.node.nodestatus import NodeStatus
+from playground.node.podworker import PodWorker
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ import yaml
 from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from playground import errors, patches
+from playground.api import errors, patches
+from playground.api.discovery import documents
+from playground.api.faults import BindingFaults
+from playground.api.registry import Registry
+from playground.api.resources import RESOURCES, Key, Resource
+from playground.api.selectors import Selection, select
+from playground.api.store import Store
+from playground.api.watching import Watches
 from playground.cluster import ApiStatusError, JsonObject
-from playground.discovery import documents
-from playground.faults import BindingFaults
-from playground.registry import Registry
-from playground.resources import RESOURCES, Key, Resource
-from playground.selectors import Selection, select
-from playground.store import Store
-from playground.watching import Watches
 
 WATCH_SECONDS = 1800
 """How long a watch lasts that does not say; kube-apiserver takes 30 to 60 minutes."""

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 
+from playground.api.errors import internal
+from playground.api.patches import json_patch
 from playground.cluster import ApiStatusError, JsonObject
-from playground.errors import internal
-from playground.patches import json_patch
 
 Operation = Literal["CREATE", "UPDATE"]
 

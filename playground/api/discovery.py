@@ -6,8 +6,8 @@ left out, so ``kubectl explain`` has nothing to say. All documents are constants
 
 from __future__ import annotations
 
+from playground.api.resources import RESOURCES, Resource
 from playground.cluster import JsonObject
-from playground.resources import RESOURCES, Resource
 
 GIT_VERSION = "v1.36.2"
 """The release whose behaviour the playground follows."""

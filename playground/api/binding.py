@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from playground.api.errors import bad_request, conflict, stale, wrong_uid
+from playground.api.resources import Key
 from playground.cluster import JsonObject
-from playground.errors import bad_request, conflict, stale, wrong_uid
-from playground.resources import Key
 
 
 def bound_pod(key: Key, pod: JsonObject, binding: JsonObject, *, time: str) -> JsonObject:

@@ -15,16 +15,16 @@ from typing import Any
 
 import msgspec
 
-from playground.admission import Admission, Operation
-from playground.binding import bound_pod
+from playground.api.admission import Admission, Operation
+from playground.api.binding import bound_pod
+from playground.api.errors import bad_request, expired, invalid, invalid_value, stale, wrong_uid
+from playground.api.patches import apply_owned, owned_fields
+from playground.api.pod_defaults import default_pod, qos_class
+from playground.api.resources import NODES, PODS, RESOURCES, Key, Resource
+from playground.api.selectors import Selection
+from playground.api.store import Store, now, timestamp
+from playground.api.validation import check_name, check_pod, check_pod_update, decoded
 from playground.cluster import ApiStatusError, JsonObject
-from playground.errors import bad_request, expired, invalid, invalid_value, stale, wrong_uid
-from playground.patches import apply_owned, owned_fields
-from playground.pod_defaults import default_pod, qos_class
-from playground.resources import NODES, PODS, RESOURCES, Key, Resource
-from playground.selectors import Selection
-from playground.store import Store, now, timestamp
-from playground.validation import check_name, check_pod, check_pod_update, decoded
 
 MAX_EVENTS = 1000
 """Event objects kept; the oldest make room, as their one hour of life does in reality."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from playground.api.errors import bad_request
+from playground.api.resources import Resource
+from playground.api.store import Change
 from playground.cluster import EventType, JsonObject
-from playground.errors import bad_request
-from playground.resources import Resource
-from playground.store import Change
 
 
 @dataclass(frozen=True, slots=True)

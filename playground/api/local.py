@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator
 
+from playground.api.errors import bad_request
+from playground.api.patches import merge_patch
+from playground.api.registry import Registry
+from playground.api.resources import RESOURCES, Key, Resource
+from playground.api.selectors import select
+from playground.api.watching import Watches
 from playground.cluster import JsonObject, WatchEvent
-from playground.errors import bad_request
-from playground.patches import merge_patch
-from playground.registry import Registry
-from playground.resources import RESOURCES, Key, Resource
-from playground.selectors import select
-from playground.watching import Watches
 
 
 class LocalCluster:

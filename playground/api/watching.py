@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal
 
+from playground.api.selectors import Selection
+from playground.api.store import Store
 from playground.cluster import JsonObject
-from playground.selectors import Selection
-from playground.store import Store
 
 Notice = tuple[Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"], JsonObject]
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from playground.api.errors import bad_request
 from playground.cluster import ApiStatusError, JsonObject
-from playground.errors import bad_request
 
 _LIST_KEYS: Mapping[tuple[str, ...], str] = {
     ("spec", "containers"): "name",

@@ -21,7 +21,7 @@ from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.kubelet import deviceplugin_pb2_grpc as pb_grpc
 from fracgpu.kubelet import podresources_pb2 as podresources
 from fracgpu.kubelet import podresources_pb2_grpc as podresources_grpc
-from playground.devicemanager import PluginCallError
+from playground.node.devicemanager import PluginCallError
 
 VERSION: Final = "v1beta1"
 CHECKPOINT: Final = "kubelet_internal_checkpoint"

@@ -1,0 +1,1 @@
+"""The API server: store, HTTP, admission, watches, and the faults that tests ask for."""
