@@ -281,6 +281,7 @@ class Cluster:
         }
         head = {"apiVersion": GPUNODE_API_VERSION, "kind": GPUNODE_KIND, "metadata": {"name": name}}
         await self._ask("POST", GPUNODES_PATH, {**head, "spec": {"memoryUnitMiB": UNIT_MIB, "gpus": gpus}})
+        await self.observe_pods(name)  # a GPUNode without a status offers nothing
         await self.api.create(
             "nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {HOSTNAME: name}}}
         )
