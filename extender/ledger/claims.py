@@ -1,8 +1,8 @@
 """A claim: what a pod takes of the cluster's GPUs, as the ledger keeps it under the pod's UID.
 
-A claim is `binding` from its reservation until its Binding is known to have happened, and carries a deadline for as
-long: after it, the pod is read again and the claim kept or dropped. From then on it is `bound`, until the plugin says
-that the share is free again.
+A claim is `held` between prioritize and bind: advice with a deadline, after which it is gone. It is `binding` from its
+reservation until its Binding is known to have happened, and carries a deadline for as long: after it, the pod is read
+again and the claim kept or dropped. From then on it is `bound`, until the plugin says that the share is free again.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from fracgpu.plans import Plan, Share
 class ClaimState(StrEnum):
     """How far the pod of a claim is."""
 
+    HELD = "held"
     BINDING = "binding"
     BOUND = "bound"
 
@@ -41,9 +42,13 @@ class Claim(Struct, frozen=True, rename="camel"):
         """``namespace/name``, for people."""
         return f"{self.namespace}/{self.name}"
 
+    def as_state(self, state: ClaimState) -> "Claim":
+        """The same shares of the same pod in another state."""
+        return Claim(self.uid, self.namespace, self.name, self.node, state, self.plan)
+
     def bound(self) -> "Claim":
         """The same claim, once its Binding is known to have happened."""
-        return Claim(self.uid, self.namespace, self.name, self.node, ClaimState.BOUND, self.plan)
+        return self.as_state(ClaimState.BOUND)
 
 
 class Entry(Struct, frozen=True):
@@ -51,6 +56,13 @@ class Entry(Struct, frozen=True):
 
     claim: Claim
     deadline_ms: int
+
+    def is_overdue(self, *, now_ms: int, lifetime_seconds: float) -> bool:
+        """Whether the deadline of a reservation with this lifetime has passed.
+
+        One that is further ahead was set before Redis' clock jumped back, and counts as passed.
+        """
+        return not now_ms < self.deadline_ms <= now_ms + lifetime_seconds * 1000
 
 
 def encode_claim(claim: Claim) -> str:

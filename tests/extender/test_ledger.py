@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from extender.ledger.claims import Claim, Entry
+from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
-from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError, connect
+from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError
 from fracgpu.errors import NoRoomError, PlanError, UnavailableError
 from fracgpu.names import GpuUuid, PodUid
 from tests.extender.builders import claim
@@ -113,7 +114,7 @@ async def test_reserving_the_same_again_prolongs_it_and_another_is_refused(repli
 
 async def test_what_is_true_is_recorded_above_the_limit_and_then_nothing_more_fits(replica: Replica) -> None:
     await replica.rebuild(claim("old", units=80))
-    await replica.ledger.record(claim("bypassed", units=8))
+    await replica.ledger.correct(None, claim("bypassed", units=8))
     with pytest.raises(NoRoomError, match="-8 units"):
         await replica.reserve(claim("pod-1", units=1, state="binding"))
     await replica.ledger.release(claim("old", units=80))
@@ -131,7 +132,7 @@ async def test_releasing_compares_and_forgives_repetition(replica: Replica) -> N
 
 async def test_replacing_moves_the_amounts_to_the_other_gpu(replica: Replica) -> None:
     await replica.rebuild(claim("pod-1", units=80))
-    await replica.ledger.replace(claim("pod-1", units=80), claim("pod-1", gpu="GPU-b", units=80))
+    await replica.ledger.correct(claim("pod-1", units=80), claim("pod-1", gpu="GPU-b", units=80))
     await replica.reserve(claim("pod-2", units=80, state="binding"))
     with pytest.raises(NoRoomError):
         await replica.reserve(claim("pod-3", gpu="GPU-b", units=1, state="binding"))
@@ -225,20 +226,101 @@ async def test_a_replica_that_slept_through_a_rebuild_cannot_write_before_it_has
 async def test_an_impossible_amount_changes_nothing(replica: Replica, units: int) -> None:
     await replica.rebuild(claim("pod-1", units=72))
     with pytest.raises(PlanError, match="impossible amount"):
-        await replica.ledger.replace(claim("pod-1", units=72), claim("pod-1", units=units))
+        await replica.ledger.correct(claim("pod-1", units=72), claim("pod-1", units=units))
     with pytest.raises(PlanError, match="impossible amount"):
-        await replica.ledger.record(claim("pod-2", units=units))
+        await replica.ledger.correct(None, claim("pod-2", units=units))
     with pytest.raises(NoRoomError, match="only 8 units"):
         await replica.reserve(claim("pod-3", units=9, state="binding"))
 
 
-async def test_a_rebuild_with_an_impossible_amount_keeps_what_was_there(redis: EmbeddedRedis, replica: Replica) -> None:
-    await replica.rebuild(claim("pod-1"))
-    admin = connect(redis.url)
-    await admin.delete("{fracgpu}:epoch")
+async def test_a_rebuild_with_an_impossible_amount_begins_no_new_life(replica: Replica) -> None:
     token = await replica.ledger.begin_rebuild(lifetime_seconds=30)
     assert token is not None
     with pytest.raises(PlanError):
         await replica.ledger.commit_rebuild(token, [claim("pod-2"), claim("pod-3", units=2**60)])
-    assert await admin.hkeys("{fracgpu}:claims") == ["pod-1"]
-    await admin.aclose()
+    with pytest.raises(LedgerLostError):
+        await replica.ledger.catch_up()
+
+
+async def test_a_rebuild_of_more_claims_than_one_call_carries_is_whole(replica: Replica) -> None:
+    await replica.rebuild(*(claim(f"pod-{n}", units=1) for n in range(1200)))
+    assert len(replica.copy.entries) == 1200
+    with pytest.raises(NoRoomError, match="-1120 units"):
+        await replica.reserve(claim("late", units=1, state="binding"))
+
+
+async def hold(replica: Replica, wanted: Claim, *, lifetime_seconds: float = 60) -> bool:
+    limits = {gpu: LIMITS[gpu] for gpu in wanted.per_gpu()}
+    return await replica.ledger.hold(wanted, limits=limits, lifetime_seconds=lifetime_seconds)
+
+
+async def test_a_hold_takes_room_from_others_until_the_pod_reserves_or_moves(replica: Replica) -> None:
+    await replica.rebuild()
+    assert await hold(replica, claim("pod-1", units=60, state="held"))
+    with pytest.raises(NoRoomError, match="only 20 units"):
+        await replica.reserve(claim("pod-2", units=30, state="binding"))
+    await replica.reserve(claim("pod-1", gpu="GPU-b", units=60, state="binding"))
+    await replica.reserve(claim("pod-2", units=80, state="binding"))
+    with pytest.raises(NoRoomError):
+        await hold(replica, claim("pod-3", gpu="GPU-b", units=30, state="held"))
+
+
+async def test_a_hold_is_refused_where_the_caller_chose_on_an_old_picture(
+    redis: EmbeddedRedis, replica: Replica
+) -> None:
+    await replica.rebuild()
+    other = Replica(redis.url)
+    await other.ledger.catch_up()
+    await other.reserve(claim("pod-1", units=8, state="binding"))
+
+    assert not await hold(replica, claim("pod-2", units=8, state="held"))
+    assert replica.copy.claims() == {"pod-1"}  # the refusal brought what had changed
+    assert await hold(replica, claim("pod-2", units=8, state="held"))
+    await other.ledger.close()
+
+
+async def test_a_hold_ends_by_itself_for_every_replica(redis: EmbeddedRedis, replica: Replica) -> None:
+    await replica.rebuild()
+    other = Replica(redis.url)
+    await other.ledger.catch_up()
+    assert await hold(replica, claim("pod-1", units=80, state="held"), lifetime_seconds=0.05)
+    deadline = replica.copy.entries[PodUid("pod-1")].deadline_ms
+    while other.ledger.now_ms < deadline:  # by Redis' own clock
+        await other.ledger.catch_up()
+
+    assert other.copy.claims() == set()
+    await other.reserve(claim("pod-2", units=80, state="binding"))
+    await replica.ledger.catch_up()
+    assert replica.copy.claims() == {"pod-2"}
+    await other.ledger.close()
+
+
+async def test_a_pod_with_a_reservation_gets_no_hold(replica: Replica) -> None:
+    await replica.rebuild()
+    await replica.reserve(claim("pod-1", state="binding"))
+    with pytest.raises(AlreadyClaimedError):
+        await hold(replica, claim("pod-1", gpu="GPU-b", state="held"))
+
+
+async def test_confirming_again_is_no_error_and_confirming_another_plan_is(replica: Replica) -> None:
+    await replica.rebuild()
+    await replica.reserve(claim("pod-1", state="binding"))
+    await replica.ledger.confirm(claim("pod-1", state="binding"))
+    await replica.ledger.confirm(claim("pod-1", state="binding"))
+    assert replica.copy.entries[PodUid("pod-1")] == Entry(claim("pod-1"), 0)
+    with pytest.raises(AlreadyClaimedError):
+        await replica.ledger.confirm(claim("pod-1", gpu="GPU-b", state="binding"))
+
+
+async def test_operations_in_parallel_tell_every_change_once_and_in_order(
+    redis: EmbeddedRedis, replica: Replica
+) -> None:
+    await replica.rebuild()
+    await asyncio.gather(*(replica.reserve(claim(f"pod-{n}", units=1, state="binding")) for n in range(40)))
+    await asyncio.gather(*(replica.ledger.confirm(claim(f"pod-{n}", units=1, state="binding")) for n in range(40)))
+    await asyncio.gather(*(replica.ledger.release(claim(f"pod-{n}", units=1)) for n in range(0, 40, 2)))
+    fresh = Replica(redis.url)
+    await fresh.ledger.catch_up()
+    assert replica.copy.entries == fresh.copy.entries
+    assert len(fresh.copy.entries) == 20
+    await fresh.ledger.close()
