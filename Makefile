@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test e2e check lock proto clean
+.PHONY: help demo test e2e bench check lock proto clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test: $(INSTALLED) ## Run all checks and tests
 
 e2e: $(INSTALLED) ## Run the same scenario on real etcd, kube-apiserver, kube-scheduler and kubelet
 	@scripts/e2e $(ARGS)
+
+bench: $(INSTALLED) ## Measure the extender: latency beside the floor, memory, start, binds, kube-scheduler (some minutes)
+	@$(BIN)/python -m bench $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and import rules only
 	@scripts/check

@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from cli.processes import ServiceProcess
 from cli.report import Report, make_report
+from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
-from extender.ledger.ledger import connect
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid

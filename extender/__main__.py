@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import gc
 import sys
 
 from extender.app import Extender, create_app
 from extender.index import Index
+from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
-from extender.ledger.ledger import Ledger, connect
+from extender.ledger.ledger import Ledger
+from extender.metrics import Metrics
 from extender.reconciler import Reconciler
 from extender.settings import ExtenderSettings
 from fracgpu.errors import SettingError
 from fracgpu.kube.client import KubeClient
 from fracgpu.process.running import announce_ready, prepare_process, run_service
 from fracgpu.process.serving import HttpServer
+from fracgpu.quantities import Mib
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,24 +43,53 @@ async def _serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
         try:
             client = connect(url)
         except ValueError as exc:
-            raise SettingError(f"--redis-url (environment: FRACGPU_REDIS_URL) is {url!r}: {exc}") from exc
-        index = Index()
+            raise SettingError(f"--redis-url (environment: FRACGPU_REDIS_URL) {exc}") from exc
+        index = Index(unit=Mib(settings.memory_unit_mib))
+        metrics = Metrics()
         ledger = Ledger(client, reader=index)
         stack.push_async_callback(ledger.close)
         kube = await KubeClient.connect(kubeconfig=settings.kubeconfig)
         stack.push_async_callback(kube.close)
         reconciler = Reconciler(
-            kube=kube, index=index, ledger=ledger, binding_timeout_seconds=settings.binding_timeout_seconds
+            kube=kube,
+            index=index,
+            ledger=ledger,
+            metrics=metrics,
+            binding_timeout_seconds=settings.binding_timeout_seconds,
         )
-        app = create_app(Extender(index=index, ledger=ledger, reconciler=reconciler))
+        extender = Extender(
+            index=index,
+            ledger=ledger,
+            reconciler=reconciler,
+            metrics=metrics,
+            hold_seconds=settings.hold_seconds,
+        )
+        app = create_app(extender)
         server = HttpServer(app, host=settings.host, port=settings.port, tls_cert=None, tls_key=None)
         await server.start()
         stack.push_async_callback(server.stop)
         announce_ready(server.url, ready_file=settings.ready_file)
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(reconciler.run(), name="reconciler")
+            tasks.create_task(_settle_memory(reconciler, stop), name="settle-memory")
             await stop.wait()
             following.cancel()
+
+
+async def _settle_memory(reconciler: Reconciler, stop: asyncio.Event) -> None:
+    """Keep Python's collector off the cluster's state once that is there.
+
+    A full collection walks every object: 60 ms with 20,000 pods, in the middle of a request, for nothing, because
+    objects of the state hold no cycles.
+    """
+    ready = asyncio.create_task(reconciler.ready.wait())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    stopping.cancel()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 if __name__ == "__main__":

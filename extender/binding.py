@@ -11,29 +11,29 @@ from typing import Final
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState, Entry
-from extender.ledger.ledger import CALL_TIMEOUT_SECONDS, AlreadyClaimedError, Ledger
-from extender.placement.explaining import why_not
+from extender.ledger.connecting import CALL_TIMEOUT_SECONDS
+from extender.ledger.ledger import AlreadyClaimedError, Ledger
+from extender.observing import bound_claim
 from extender.placement.fitting import choose
+from extender.placement.views import NodeView
 from extender.wire import BindingArgs
 from fracgpu.errors import (
     ConflictError,
     FracgpuError,
-    InputError,
     NoRoomError,
-    PlanError,
     RequestError,
     UnavailableError,
 )
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import PODS
-from fracgpu.names import ANNOTATION_ALLOCATION, RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, NodeName, PodUid
-from fracgpu.plans import Plan, decode_plan, encode_plan
+from fracgpu.names import ANNOTATION_ALLOCATION, NodeName, PodUid
+from fracgpu.plans import Plan, encode_plan
 from fracgpu.pods import Pod
-from fracgpu.quantities import parse_count
-from fracgpu.requests import gpu_resource_names, request_of
+from fracgpu.requests import PodRequest, request_of
 
-_ATTEMPTS: Final = 3  # other replicas may be faster that often before the scheduler is asked to try again
+_ATTEMPTS: Final = 3  # somebody else may change the pod's claim that often before the scheduler is asked again
+_RESERVATIONS: Final = 10  # other pods may take the chosen GPUs that often: each time one of them was placed
 _logger = logging.getLogger(__name__)
 
 
@@ -94,14 +94,13 @@ class Binder:
             if bound is None:
                 await self._ledger.release(claim)
             else:
-                await self._ledger.replace(claim, bound)
+                await self._ledger.correct(claim, bound)
         except AlreadyClaimedError:
             return  # somebody else settled it
         _logger.info("settled", extra={"pod": claim.pod, "uid": claim.uid, "bound": bound is not None})
 
     async def _bind(self, args: BindingArgs) -> None:
-        await self._ledger.catch_up()
-        entry = self._index.entries.get(args.pod_uid)
+        entry = self._claim_of(args.pod_uid)
         if entry is not None and entry.claim.state is ClaimState.BINDING and entry.claim.node != args.node:
             entry = await self._settle_earlier(entry)
         if entry is not None and entry.claim.node != args.node:
@@ -111,50 +110,64 @@ class Binder:
         claim = await self._reserve(args, entry.claim if entry else None)
         await self._write(claim)
 
+    def _claim_of(self, uid: PodUid) -> Entry | None:
+        """The pod's claim, if it is more than a hold: a hold is advice, and no reservation."""
+        entry = self._index.entries.get(uid)
+        return None if entry is None or entry.claim.state is ClaimState.HELD else entry
+
     async def _settle_earlier(self, entry: Entry) -> Entry | None:
         """An earlier bind chose another node: go on only when it is known to have come to nothing."""
-        if entry.deadline_ms > self._ledger.now_ms:
+        if not entry.is_overdue(now_ms=self._ledger.now_ms, lifetime_seconds=claim_lifetime_seconds(self._timeout)):
             raise ConflictError(f"an earlier binding of the pod to {entry.claim.node} is not finished yet; try again")
         await self.settle(entry.claim)
         await self._ledger.catch_up()
-        return self._index.entries.get(entry.claim.uid)
+        return self._claim_of(entry.claim.uid)
 
     async def _reserve(self, args: BindingArgs, unfinished: Claim | None) -> Claim:
         lifetime = claim_lifetime_seconds(self._timeout)
         if unfinished is not None:
-            await self._ledger.reserve(unfinished, limits=self._limits(unfinished), lifetime_seconds=lifetime)
+            await self._ledger.reserve(unfinished, limits=self._index.limits(unfinished), lifetime_seconds=lifetime)
             return unfinished
         pod = self._find_pod(args.pod_uid) or await self._kube.get(
             PODS, args.pod_name, namespace=args.pod_namespace, timeout_seconds=self._timeout
         )
         if pod.uid != args.pod_uid:
             raise ConflictError(f"the pod was replaced by another of the same name (UID {pod.uid})")
-        for _ in range(_ATTEMPTS):
-            claim = self._claim(pod, args.node)
+        for _ in range(_RESERVATIONS):
             try:
-                await self._ledger.reserve(claim, limits=self._limits(claim), lifetime_seconds=lifetime)
+                claim = self._claim(pod, args.node)
             except NoRoomError:
-                await self._ledger.catch_up()  # another replica was faster: what is free now?
+                if await self._ledger.catch_up():
+                    raise  # nobody has freed anything that this replica does not know of
                 continue
+            try:
+                await self._ledger.reserve(claim, limits=self._index.limits(claim), lifetime_seconds=lifetime)
+            except NoRoomError:
+                continue  # another pod was faster: the ledger's answer told us what it took
             return claim
-        raise ConflictError(f"other pods took the free GPUs of {args.node} {_ATTEMPTS} times in a row; try again")
+        raise ConflictError(f"other pods took the free GPUs of {args.node} {_RESERVATIONS} times in a row; try again")
 
     def _claim(self, pod: Pod, node: NodeName) -> Claim:
-        request = request_of(pod)
-        if request is None:
-            raise RequestError("the pod asks for no GPU; fracgpu binds only pods that do (see managedResources)")
-        view = self._index.view(node)
-        if view is None:
-            raise NoRoomError(f"{node} has no GPUs known to fracgpu")
-        plan = choose(view, request)
-        if plan is None:
-            raise NoRoomError(f"{node} {why_not(view, request)}")
+        request = _request_of(pod)
+        view = self._view(pod, node)
+        plan = self._held_plan(pod.uid, view) or (choose(view, request) if view is not None else None)
+        verdict = self._index.surveys.of(request).verdict_of(view)
+        if plan is None or not verdict.fits:
+            raise NoRoomError(f"{node} {verdict.reason}")
         return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, node, ClaimState.BINDING, plan)
 
-    def _limits(self, claim: Claim) -> dict[GpuUuid, tuple[int, int]]:
-        view = self._index.view(claim.node)
-        sizes = {gpu.uuid: (gpu.units, gpu.replicas) for gpu in view.gpus} if view else {}
-        return {gpu: sizes.get(gpu, (0, 0)) for gpu in claim.per_gpu()}
+    def _view(self, pod: Pod, node: NodeName) -> NodeView | None:
+        """The node as the pod finds it."""
+        return self._index.views_for(pod.uid, priority=pod.priority).get(node) or self._index.view(node)
+
+    def _held_plan(self, uid: PodUid, view: NodeView | None) -> Plan | None:
+        """What the pod holds on the node, if its GPUs are still good for it: nobody can have taken that meanwhile."""
+        entry = self._index.entries.get(uid)
+        if entry is None or view is None or entry.claim.node != view.name or entry.claim.state is not ClaimState.HELD:
+            return None
+        free = {gpu.uuid: gpu for gpu in view.fullest_first}
+        shares = entry.claim.per_gpu()
+        return entry.claim.plan if all(gpu in free and free[gpu].can_give(shares[gpu]) for gpu in shares) else None
 
     async def _write(self, claim: Claim) -> None:
         """POST the Binding and bring the ledger to its outcome."""
@@ -183,39 +196,15 @@ class Binder:
     async def _confirm(self, claim: Claim) -> None:
         """The pod is bound, whatever happens here: a ledger that misses it now hears of it from the reconciler."""
         try:
-            await self._ledger.replace(claim, claim.bound())
+            await self._ledger.confirm(claim)
         except AlreadyClaimedError:
             pass  # the reconciler saw the bound pod before we heard of it
         except FracgpuError as exc:
             _logger.warning("bound, but not yet confirmed", extra={"pod": claim.pod, "error": str(exc)})
 
 
-def bound_claim(pod: Pod) -> Claim | None:
-    """What a pod claims by the plan that its Binding carried; None where it is not bound, or not by fracgpu.
-
-    Whoever may edit a pod may edit its annotation, so a plan is believed only as far as it is what the pod asks for:
-    the same containers, each with as many units or seats as its limit says.
-    """
-    if not pod.spec.node_name or pod.allocation is None:
-        return None
-    try:
-        plan = decode_plan(pod.allocation)
-        if not _is_asked_for(plan, pod):
-            raise PlanError("the allocation annotation is not what the pod's limits ask for")
-    except InputError as exc:
-        _logger.warning("allocation annotation ignored", extra={"pod": pod.key, "error": str(exc)})
-        return None
-    return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name, ClaimState.BOUND, plan)
-
-
-def _is_asked_for(plan: Plan, pod: Pod) -> bool:
-    asked = {
-        container.name: (parse_count(container.limit(RESOURCE_MEMORY)), parse_count(container.limit(RESOURCE_REPLICA)))
-        for container in (*pod.containers, *pod.init_containers)
-        if gpu_resource_names(container)
-    }
-    planned = {}
-    for name, shares in plan.containers.items():
-        units, seats = sum(share.units for share in shares), sum(share.seats for share in shares)
-        planned[name] = (0 if seats else units, seats)  # seats take their units with them, which no limit counts
-    return asked == planned
+def _request_of(pod: Pod) -> PodRequest:
+    request = request_of(pod)
+    if request is None:
+        raise RequestError("the pod asks for no GPU; fracgpu binds only pods that do (see managedResources)")
+    return request

@@ -3,21 +3,20 @@
 Filter never picks the node for the scheduler, which alone knows affinity, topology spread and image locality.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
-from extender.placement import binpack
-from extender.placement.explaining import Explanation, explain, why_not
-from extender.placement.fitting import could_ever_fit, fits
+from extender.placement.binpack import MAX_SCORE
+from extender.placement.explaining import Explanation, explain
+from extender.placement.fitting import choose, fits
+from extender.surveys import FITS, UNKNOWN_NODE
 from extender.wire import HostPriority
 from fracgpu.errors import ConflictError, RequestError, UnavailableError
 from fracgpu.names import NodeName
 from fracgpu.pods import Pod
 from fracgpu.requests import PodRequest, request_of
-
-_UNKNOWN_NODE = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
 
 
 @dataclass(slots=True)
@@ -31,8 +30,21 @@ class Filtered:
     failed: dict[NodeName, str] = field(default_factory=dict)
     unresolvable: dict[NodeName, str] = field(default_factory=dict)
 
+    @property
+    def only(self) -> NodeName | None:
+        """The one node that fits, where it is one."""
+        return self.fitting[0] if len(self.fitting) == 1 else None
 
-def filter_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> Filtered:
+
+@dataclass(frozen=True, slots=True)
+class Prioritized:
+    """Scores of the candidates in their order, and the best of them; None where the pod fits on none."""
+
+    scores: Sequence[HostPriority]
+    best: NodeName | None = None
+
+
+def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName]) -> Filtered:
     """Sort out the candidates for a pod.
 
     Raises:
@@ -40,46 +52,59 @@ def filter_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> Filtered:
             again after an error, while one that fits nowhere waits for an event in the cluster.
         UnavailableError: nothing fits now, and a node that offers our resources is not known yet.
     """
-    names = list(names)
-    result = Filtered()
     try:
         request = request_of(pod)
     except RequestError as exc:
-        result.unresolvable = dict.fromkeys(names, str(exc))
-        return result
+        return Filtered(unresolvable=dict.fromkeys(names, str(exc)))
     if request is None:
-        result.fitting = names
-        return result
+        return Filtered(list(names))
     entry = index.entries.get(pod.uid)
-    if entry is not None:
+    if entry is not None and entry.claim.state is not ClaimState.HELD:
         return _only_reserved(entry.claim, names)
-    for name in names:
-        view = index.view(name)
-        if view is None:
-            result.unresolvable[name] = _UNKNOWN_NODE
-        elif fits(view, request):
-            result.fitting.append(name)
-        elif could_ever_fit(view, request):
-            result.failed[name] = why_not(view, request)
-        else:
-            result.unresolvable[name] = why_not(view, request)
+    result = _sort_out(index, pod, request, names)
     if not result.fitting:
-        _raise_if_passing(index, request, result.failed)
+        _raise_if_passing(index, pod, request, result.failed)
         _raise_if_unknown(index, names)
     return result
 
 
-def prioritize_nodes(index: Index, pod: Pod, names: Iterable[NodeName]) -> list[HostPriority]:
+def prioritize_nodes(index: Index, pod: Pod, names: Sequence[NodeName]) -> Prioritized:
     """Score the candidates; nodes that fracgpu does not know, and pods that ask no GPU, score 0."""
-    names = list(names)
-    scores: dict[NodeName, int] = {}
     try:
         request = request_of(pod)
     except RequestError:
         request = None  # filter says why
-    if request is not None:
-        scores = binpack.score([view for name in names if (view := index.view(name)) is not None], request)
-    return [HostPriority(name, scores.get(name, 0)) for name in names]
+    if request is None or not names:
+        return Prioritized([HostPriority(name, 0) for name in names])
+    survey = index.surveys.of(request)
+    ranked = list(map(survey.ranks.__getitem__, names))
+    special = index.views_for(pod.uid, priority=pod.priority)
+    if special:
+        ranked = [
+            survey.rank_of(found.name, special[found.name]) if found.name in special else found for found in ranked
+        ]
+    best = min(ranked)
+    scores = [found.priority for found in ranked]
+    if best.unfit:
+        return Prioritized(scores)
+    scores[ranked.index(best)] = HostPriority(best.name, MAX_SCORE)
+    return Prioritized(scores, best.name)
+
+
+def hold_for(index: Index, pod: Pod, node: NodeName) -> Claim | None:
+    """What to hold for a pod on a node; None where it has no place there, needs none, or has more than a hold."""
+    try:
+        request = request_of(pod)
+    except RequestError:
+        return None
+    entry = index.entries.get(pod.uid)
+    if request is None or (entry is not None and entry.claim.state is not ClaimState.HELD):
+        return None
+    view = index.views_for(pod.uid, priority=pod.priority).get(node) or index.view(node)
+    plan = choose(view, request) if view is not None and view.unit == index.unit else None
+    if plan is None:
+        return None
+    return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, node, ClaimState.HELD, plan)
 
 
 def explain_pod(index: Index, pod: Pod) -> Explanation:
@@ -91,13 +116,31 @@ def explain_pod(index: Index, pod: Pod) -> Explanation:
     if request is None:
         return Explanation("asks for no GPU")
     entry = index.entries.get(pod.uid)
-    if entry is not None:
+    if entry is not None and entry.claim.state is not ClaimState.HELD:
         state = "bound to" if entry.claim.state is ClaimState.BOUND else "being bound to"
         return Explanation(f"{state} {entry.claim.node}")
-    return explain(index.views(), request, unit=index.unit)
+    special = index.views_for(pod.uid, priority=pod.priority)
+    views = [special.get(view.name, view) for view in index.views() if view.unit == index.unit]
+    return explain(views, request, unit=index.unit)
 
 
-def _only_reserved(claim: Claim, names: list[NodeName]) -> Filtered:
+def _sort_out(index: Index, pod: Pod, request: PodRequest, names: Sequence[NodeName]) -> Filtered:
+    survey = index.surveys.of(request)
+    verdicts = list(map(survey.verdicts.__getitem__, names))
+    special = index.views_for(pod.uid, priority=pod.priority)
+    if special:
+        for place, name in enumerate(names):
+            if name in special:
+                verdicts[place] = survey.verdict_of(special[name])
+    # Comprehensions over all candidates, a loop only over those that do not fit: this is the longest part of filter.
+    result = Filtered([name for name, verdict in zip(names, verdicts, strict=True) if verdict is FITS])
+    for name, verdict in zip(names, verdicts, strict=True) if len(result.fitting) < len(names) else ():
+        if verdict is not FITS:
+            (result.failed if verdict.resolvable else result.unresolvable)[name] = verdict.reason
+    return result
+
+
+def _only_reserved(claim: Claim, names: Sequence[NodeName]) -> Filtered:
     """An earlier, unfinished bind reserved a node for the pod: going on there is always safe, elsewhere never."""
     if claim.node not in names:
         raise ConflictError(f"an earlier binding of the pod to {claim.node} is not finished yet; try again")
@@ -105,18 +148,19 @@ def _only_reserved(claim: Claim, names: list[NodeName]) -> Filtered:
     return Filtered([claim.node], failed)
 
 
-def _raise_if_passing(index: Index, request: PodRequest, failed: Iterable[NodeName]) -> None:
-    for name in failed:
-        coming = index.coming_view(name)
-        if coming is not None and fits(coming, request) and (passing := index.passing_on(name)):
-            pods = ", ".join(claim.pod for claim in passing)
+def _raise_if_passing(index: Index, pod: Pod, request: PodRequest, failed: Mapping[NodeName, str]) -> None:
+    for name in index.passing.keys() & failed.keys():
+        passing = index.passing[name] - {pod.uid}
+        coming = index.coming_view(name, uid=pod.uid, priority=pod.priority)
+        if passing and coming is not None and fits(coming, request):
+            pods = ", ".join(sorted(index.entries[uid].claim.pod for uid in passing))
             raise ConflictError(
                 f"there is room on {name} as soon as the shares of {pods} are settled or known to be free; try again"
             )
 
 
 def _raise_if_unknown(index: Index, names: Iterable[NodeName]) -> None:
-    unknown = [name for name in names if index.view(name) is None]
-    if unknown:
-        # kube-scheduler asks only about nodes that offer the resource: their GPUNode is on its way, or should be.
-        raise UnavailableError(f"nothing fits on the other nodes, and {unknown[0]} {_UNKNOWN_NODE}; try again")
+    for name in names:
+        if name not in index.nodes:
+            # kube-scheduler asks only about nodes that offer the resource: their GPUNode is on its way, or should be.
+            raise UnavailableError(f"nothing fits on the other nodes, and {name} {UNKNOWN_NODE}; try again")

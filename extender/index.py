@@ -1,37 +1,66 @@
 """The cluster in memory: every node's GPUs with what is free of each, kept up to date change by change.
 
-What the GPUs are comes from the GPUNodes, what is taken of them from the ledger. Requests read `NodeView`s, which are
-made anew only for nodes that changed. No I/O and no waiting happens here.
+What the GPUs are comes from the GPUNodes, what is taken of them from the ledger, and who waits for evicted pods to
+end from the pods. Requests read `NodeView`s, which are made anew only for nodes that changed. No I/O and no waiting
+happens here.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from extender.ledger.claims import Claim, ClaimState, Entry
+from extender.placement.fitting import choose
 from extender.placement.views import GpuView, NodeView
+from extender.surveys import Surveys
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.plans import Share, sum_shares
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
+from fracgpu.requests import PodRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Nomination:
+    """A pod for which others were evicted from a node (status.nominatedNodeName): what they free is for it.
+
+    Attributes:
+        node: where.
+        priority: pods of a lower or the same priority keep off.
+        request: what it will take there.
+    """
+
+    node: NodeName
+    priority: int
+    request: PodRequest
 
 
 class Index:
-    """Nodes and claims, and the views made of them."""
+    """Nodes and claims, and the views made of them.
 
-    def __init__(self) -> None:
+    Attributes:
+        unit: the memory unit of the cluster; a node that counts in another is not used.
+        nodes: node name -> its GPUNode.
+        entries: pod UID -> its claim, holds among them.
+        passing: node name -> pods whose claims there will soon be settled or gone: holds, unfinished binds, ending
+            pods; only nodes that have some.
+        surveys: what the nodes, as `view` shows them, say to a request.
+    """
+
+    def __init__(self, *, unit: Mib = DEFAULT_MEMORY_UNIT) -> None:
+        self.unit = unit
         self._nodes: dict[NodeName, GpuNode] = {}  # node name -> its GPUNode
         self._entries: dict[PodUid, Entry] = {}  # pod UID -> its claim
         self._on_node: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods with a claim there
+        self._passing: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> those of them that pass
         self._views: dict[NodeName, NodeView] = {}  # node name -> view; missing where something changed since
         self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
+        self._nominated: dict[PodUid, Nomination] = {}  # pod UID -> where others were evicted for it
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
         self.entries: Mapping[PodUid, Entry] = MappingProxyType(self._entries)
-
-    @property
-    def unit(self) -> Mib:
-        """The memory unit of the cluster: that of its nodes, which all have the same."""
-        return next((node.spec.memory_unit for node in self._nodes.values()), DEFAULT_MEMORY_UNIT)
+        self.passing: Mapping[NodeName, Set[PodUid]] = MappingProxyType(self._passing)
+        self.surveys = Surveys(view=self.view, unit=unit)
 
     def view(self, name: NodeName) -> NodeView | None:
         """The node as it is now; None for a node without a GPUNode."""
@@ -40,43 +69,81 @@ class Index:
             found = self._views[name] = self._make_view(node)
         return found
 
-    def coming_view(self, name: NodeName) -> NodeView | None:
-        """The node as it will be when what is under way is over: unfinished binds failed, ending pods released."""
-        node = self._nodes.get(name)
-        passing = [uid for uid in self._on_node.get(name, ()) if self._is_passing(uid)]
-        if node is None or not passing:
-            return self.view(name)
-        return self._make_view(node, without=frozenset(passing))
-
-    def passing_on(self, name: NodeName) -> list[Claim]:
-        """The claims that `coming_view` leaves out, by pod."""
-        return [claim for claim in self.claims_on(name) if self._is_passing(claim.uid)]
-
     def views(self) -> list[NodeView]:
         """All nodes as they are now."""
         return [view for name in self._nodes if (view := self.view(name)) is not None]
 
+    def views_for(self, uid: PodUid, *, priority: int) -> dict[NodeName, NodeView]:
+        """The nodes that one pod finds other than `view` shows them.
+
+        Its own hold does not stand in its way, and what is set aside for nominated pods of its or a higher priority
+        does.
+        """
+        names = {
+            nomination.node
+            for other, nomination in self._nominated.items()
+            if other != uid and nomination.priority >= priority
+        }
+        own = self._entries.get(uid)
+        if own is not None and own.claim.state is ClaimState.HELD:
+            names.add(own.claim.node)
+        found = {}
+        for name in names:
+            if (node := self._nodes.get(name)) is not None:
+                view = self._make_view(node, without=frozenset({uid}))
+                found[name] = view.without(self._set_aside(node, uid=uid, priority=priority))
+        return found
+
+    def coming_view(self, name: NodeName, *, uid: PodUid, priority: int) -> NodeView | None:
+        """The node as one pod will find it when what passes has passed: see `passing`."""
+        node = self._nodes.get(name)
+        if node is None:
+            return None
+        view = self._make_view(node, without=frozenset({uid, *self._passing.get(name, ())}))
+        return view.without(self._set_aside(node, uid=uid, priority=priority))
+
+    def preemption_view(self, name: NodeName, *, uid: PodUid, priority: int) -> NodeView | None:
+        """The node as a pod that may evict others will find it if it evicts none: ending pods and holds are gone."""
+        node = self._nodes.get(name)
+        if node is None:
+            return None
+        gone = {other for other in self._passing.get(name, ()) if not self._is_binding(other)}
+        view = self._make_view(node, without=frozenset({uid, *gone}))
+        return view.without(self._set_aside(node, uid=uid, priority=priority))
+
+    def uids_on(self, name: NodeName) -> Set[PodUid]:
+        """The pods with a claim on a node."""
+        return self._on_node.get(name, set())
+
     def claims_on(self, name: NodeName) -> list[Claim]:
         """The claims on a node, by pod."""
         return sorted((self._entries[uid].claim for uid in self._on_node.get(name, ())), key=lambda claim: claim.pod)
+
+    def limits(self, claim: Claim) -> dict[GpuUuid, tuple[int, int]]:
+        """Units and seats of each GPU that a claim takes; none of a GPU that its node has not."""
+        node = self._nodes.get(claim.node)
+        sizes = {gpu.uuid: (gpu.units, gpu.replicas) for gpu in node.spec.gpus} if node else {}
+        return {gpu: sizes.get(gpu, (0, 0)) for gpu in claim.per_gpu()}
 
     def put_node(self, node: GpuNode) -> None:
         """Take over a GPUNode, new or changed."""
         before = self._nodes.get(node.node)
         self._nodes[node.node] = node
         if before is None or before.spec != node.spec or _has_status(before) != _has_status(node):
-            self._views.pop(node.node, None)
+            self._changed(node.node)
 
     def remove_node(self, name: NodeName) -> None:
         """Forget a GPUNode; the claims there stay until they are released."""
         self._nodes.pop(name, None)
-        self._views.pop(name, None)
+        self._changed(name)
 
     def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
         """Forget all claims; these are the claims."""
         self._entries.clear()
         self._on_node.clear()
+        self._passing.clear()
         self._views.clear()
+        self.surveys.clear()
         for uid, entry in entries.items():
             self._insert(uid, entry)
 
@@ -84,10 +151,15 @@ class Index:
         """This pod's claim is now this one, or none."""
         before = self._entries.pop(uid, None)
         if before is not None:
-            self._on_node[before.claim.node].discard(uid)
-            self._views.pop(before.claim.node, None)
+            node = before.claim.node
+            _discard(self._on_node, node, uid)
+            _discard(self._passing, node, uid)
+            if entry is None or entry.claim.node != node or entry.claim.plan != before.claim.plan:
+                self._changed(node)
         if entry is not None:
             self._insert(uid, entry)
+            if before is None or before.claim.node != entry.claim.node:
+                self._changed(entry.claim.node)
 
     def set_ending(self, uid: PodUid, *, ending: bool) -> None:
         """Say whether a pod is being deleted or has ended; its claim stays until its share is known to be free."""
@@ -95,14 +167,57 @@ class Index:
             self._ending.add(uid)
         else:
             self._ending.discard(uid)
+        if uid in self._entries:
+            self._note_passing(uid)
 
-    def _is_passing(self, uid: PodUid) -> bool:
-        return uid in self._ending or self._entries[uid].claim.state is ClaimState.BINDING
+    def set_nominated(self, uid: PodUid, nomination: Nomination | None) -> None:
+        """Say for which node a pod is nominated, if for any."""
+        if nomination is None:
+            self._nominated.pop(uid, None)
+        else:
+            self._nominated[uid] = nomination
 
     def _insert(self, uid: PodUid, entry: Entry) -> None:
         self._entries[uid] = entry
         self._on_node[entry.claim.node].add(uid)
-        self._views.pop(entry.claim.node, None)
+        self._note_passing(uid)
+
+    def _note_passing(self, uid: PodUid) -> None:
+        claim = self._entries[uid].claim
+        if uid in self._ending or claim.state is not ClaimState.BOUND:
+            self._passing[claim.node].add(uid)
+        else:
+            _discard(self._passing, claim.node, uid)
+
+    def _is_binding(self, uid: PodUid) -> bool:
+        return uid not in self._ending and self._entries[uid].claim.state is ClaimState.BINDING
+
+    def _changed(self, name: NodeName) -> None:
+        self._views.pop(name, None)
+        self.surveys.forget(name)
+
+    def _set_aside(self, node: GpuNode, *, uid: PodUid, priority: int) -> dict[GpuUuid, Share]:
+        """What pods other than this one, of its or a higher priority, are to get of a node when what passes has passed.
+
+        Which GPUs that will be is chosen as it will be chosen for them; a pod that holds its share already is left out.
+        """
+        waiting = sorted(
+            (-nomination.priority, other)
+            for other, nomination in self._nominated.items()
+            if nomination.node == node.node
+            and nomination.priority >= priority
+            and other != uid
+            and other not in self._entries
+        )
+        taken: list[Share] = []
+        if waiting:
+            view = self._make_view(node, without=frozenset({uid, *self._passing.get(node.node, ())}))
+            for _, other in waiting:
+                plan = choose(view, self._nominated[other].request)
+                if plan is not None:
+                    taken += plan.per_gpu().values()
+                    view = view.without(plan.per_gpu())
+        return sum_shares(taken)
 
     def _make_view(self, node: GpuNode, *, without: frozenset[PodUid] = frozenset()) -> NodeView:
         claims = (self._entries[uid].claim for uid in self._on_node.get(node.node, ()) if uid not in without)
@@ -110,16 +225,27 @@ class Index:
         return NodeView.of(node.node, unit=node.spec.memory_unit, gpus=_gpu_views(node, taken))
 
 
+def _discard(sets: defaultdict[NodeName, set[PodUid]], name: NodeName, uid: PodUid) -> None:
+    """Take a pod out of a node's set, and the set away when it is empty."""
+    found = sets.get(name)
+    if found is not None:
+        found.discard(uid)
+        if not found:
+            del sets[name]
+
+
 def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share]) -> Iterable[GpuView]:
+    usable = _has_status(node)
     for gpu in node.spec.gpus:
-        share = taken.get(gpu.uuid, Share(gpu.uuid, 0))
+        share = taken.get(gpu.uuid)
         yield GpuView(
             gpu.uuid,
             units=gpu.units,
             replicas=gpu.replicas,
-            free_units=gpu.units - share.units,
-            free_seats=gpu.replicas - share.seats,
-            usable=gpu.healthy and _has_status(node),
+            free_units=gpu.units - (share.units if share else 0),
+            free_seats=gpu.replicas - (share.seats if share else 0),
+            usable=gpu.healthy and usable,
+            product=gpu.product,
         )
 
 

@@ -6,26 +6,37 @@ one: repairs are compare-and-set in the ledger, so that the same repair made twi
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from extender.binding import Binder, bound_claim, claim_lifetime_seconds
+from extender.binding import Binder, claim_lifetime_seconds
 from extender.index import Index
-from extender.ledger.claims import Claim, ClaimState
+from extender.ledger.claims import Claim, ClaimState, Entry
 from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError
+from extender.metrics import Metrics
+from extender.observing import (
+    bound_claim,
+    granted_claims,
+    has_ended,
+    nomination_of,
+    rebuilt_claims,
+    reduced,
+    reduced_node,
+)
 from extender.reconciling import Drift, Facts, Repair, judge
-from fracgpu.errors import InputError, PlanError, UnavailableError
+from fracgpu.disruption import PodDisruptionBudget
+from fracgpu.errors import InputError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
-from fracgpu.kube.resources import GPUNODES, PODS
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
-from fracgpu.plans import Plan, check_shares
+from fracgpu.kube.resources import GPUNODES, PODDISRUPTIONBUDGETS, PODS
+from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.pods import Pod
 
 _TICK_SECONDS: Final = 0.5  # deadlines are looked at that often
 _SWEEP_SECONDS: Final = 10.0  # everything is compared that often, whether or not something was seen to change
+_SLICE: Final = 25  # pods that are looked at in one go: under 1 ms, so that no request waits for a sweep
 _REBUILD_SECONDS: Final = 30.0  # for listing a large cluster; after it, another replica may try
 _logger = logging.getLogger(__name__)
 
@@ -37,16 +48,23 @@ class Reconciler:
         ready: set while the index is complete and the ledger valid: decisions may be made.
     """
 
-    def __init__(self, *, kube: KubeClient, index: Index, ledger: Ledger, binding_timeout_seconds: float) -> None:
+    def __init__(
+        self, *, kube: KubeClient, index: Index, ledger: Ledger, metrics: Metrics, binding_timeout_seconds: float
+    ) -> None:
         self._kube = kube
         self._index = index
         self._ledger = ledger
-        self._rebuild_wait = claim_lifetime_seconds(binding_timeout_seconds)
-        self._pods = Reflector(kube, PODS, on_change=self._on_pod, keep=asks_gpu)
-        self._nodes = Reflector(kube, GPUNODES, on_change=self._on_node)
+        self._metrics = metrics
+        self._claim_lifetime = claim_lifetime_seconds(binding_timeout_seconds)
+        self._pods = Reflector(kube, PODS, on_change=self._on_pod, keep=reduced)
+        self._nodes = Reflector(kube, GPUNODES, on_change=self._on_node, keep=reduced_node)
+        self._budgets = Reflector(kube, PODDISRUPTIONBUDGETS, on_change=lambda _: None)
+        self._planned: dict[PodUid, Claim] = {}  # pod UID -> what its Binding wrote, while the pod exists
         self._granted: dict[PodUid, Claim] = {}  # pod UID -> what the kubelet granted it
+        self._granted_on: dict[NodeName, tuple[PodUid, ...]] = {}  # node -> pods that it grants something
         self._ended_at: dict[PodUid, str] = {}  # pod UID -> resourceVersion at which it was seen to have ended
         self._dirty: set[PodUid] = set()  # pods about which something changed since they were judged
+        self._overdrawn: dict[GpuUuid, NodeName] = {}  # GPU of which more is taken than it has -> its node
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()
         self.binder = Binder(
@@ -63,6 +81,20 @@ class Reconciler:
         return self._pods.objects.values()
 
     @property
+    def pods_by_uid(self) -> Mapping[str, Pod]:
+        """The same by UID."""
+        return self._pods.objects
+
+    @property
+    def budgets(self) -> Iterable[PodDisruptionBudget]:
+        """The disruption budgets of the cluster.
+
+        Nothing waits for them: where they cannot be read (without the right to, say) preemption goes on as if there
+        were none, and the log says so every minute. kube-scheduler, too, only prefers not to violate them.
+        """
+        return self._budgets.objects.values()
+
+    @property
     def is_current(self) -> bool:
         """Whether what this replica does not know of the cluster is only what is on its way to it."""
         return self._pods.is_current and self._nodes.is_current
@@ -72,6 +104,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pods.run(), name="follow-pods")
             tasks.create_task(self._nodes.run(), name="follow-gpunodes")
+            tasks.create_task(self._budgets.run(), name="follow-budgets")
             tasks.create_task(self._reconcile(), name="reconcile")
 
     async def _reconcile(self) -> None:
@@ -83,7 +116,8 @@ class Reconciler:
             try:
                 await self._ledger.catch_up()
                 if clock() - swept >= _SWEEP_SECONDS:
-                    self._dirty.update(self._index.entries, self._granted, (pod.uid for pod in self.pods))
+                    self._dirty.update(self._index.entries, self._granted, self._planned)
+                    await self._report()
                     swept = clock()
                 await self._repair_all()
                 if not self.ready.is_set():
@@ -105,12 +139,13 @@ class Reconciler:
             self._wake.clear()
 
     async def _repair_all(self) -> None:
+        passing = [self._index.entries[uid] for uids in self._index.passing.values() for uid in uids]
         overdue = [
-            uid
-            for uid, entry in self._index.entries.items()
-            if entry.claim.state is ClaimState.BINDING and entry.deadline_ms <= self._ledger.now_ms
+            entry.claim.uid for entry in passing if entry.claim.state is ClaimState.BINDING and self._is_overdue(entry)
         ]
-        for uid in [*self._dirty, *overdue]:
+        for count, uid in enumerate([*self._dirty, *overdue], start=1):
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
             self._dirty.discard(uid)  # first: what changes while we wait is looked at in the next round
             try:
                 await self._repair(uid)
@@ -122,9 +157,15 @@ class Reconciler:
 
     async def _repair(self, uid: PodUid) -> None:
         await self._look_for_missing(uid)
-        repair = judge(self._facts(uid))
+        facts = self._facts(uid)
+        repair = judge(facts)
         if repair is not None:
             await self._carry_out(uid, repair)
+        elif facts.entry is not None:
+            # Of a cluster's claims most are equal in ledger, plan and grant: one copy is enough.
+            for known in (self._planned, self._granted):
+                if known.get(uid) == facts.entry.claim:
+                    known[uid] = facts.entry.claim
         if uid not in self._index.entries and uid not in self._granted and uid not in self._pods.objects:
             self._ended_at.pop(uid, None)
             self._index.set_ending(uid, ending=False)
@@ -133,14 +174,13 @@ class Reconciler:
         try:
             if repair.drift is Drift.UNSETTLED and repair.before is not None:
                 await self.binder.settle(repair.before)
-            elif repair.before is None and repair.after is not None:
-                await self._ledger.record(repair.after)
-            elif repair.before is not None and repair.after is not None:
-                await self._ledger.replace(repair.before, repair.after)
+            elif repair.after is not None:
+                await self._ledger.correct(repair.before, repair.after)
             elif repair.before is not None:
                 await self._ledger.release(repair.before)
         except AlreadyClaimedError:
-            pass  # another replica, or a request, was faster
+            return  # another replica, or a request, was faster
+        self._metrics.drift.labels(repair.drift).inc()
         claim = repair.after or repair.before
         expected = repair.drift in (Drift.CONFIRMED, Drift.RELEASED)
         _logger.log(
@@ -148,26 +188,48 @@ class Reconciler:
             str(repair.drift) if expected else "ledger repaired",
             extra={"drift": repair.drift, "uid": uid, "pod": claim.pod if claim else "", "node": claim and claim.node},
         )
-        await self._ledger.catch_up()
+
+    async def _report(self) -> None:
+        """Tell the metrics how the ledger stands, and the log which GPUs came to be overdrawn or ceased to be.
+
+        On the way every view is made that is not there, so that no request has to.
+        """
+        found: dict[GpuUuid, NodeName] = {}
+        for count, name in enumerate(list(self._index.nodes), start=1):
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+            view = self._index.view(name)
+            found.update((gpu.uuid, name) for gpu in (view.gpus if view else ()) if gpu.is_overdrawn)
+        for uuid in found.keys() - self._overdrawn.keys():
+            _logger.error("GPU overdrawn: takes nothing more", extra={"gpu": uuid, "node": found[uuid]})
+        for uuid in self._overdrawn.keys() - found.keys():
+            _logger.info("GPU no longer overdrawn", extra={"gpu": uuid, "node": self._overdrawn[uuid]})
+        self._overdrawn = found
+        self._metrics.overdrawn_gpus.set(len(found))
+        self._metrics.claims.set(len(self._index.entries))
 
     def _facts(self, uid: PodUid) -> Facts:
         entry = self._index.entries.get(uid)
-        pod = self._pods.objects.get(uid)
+        planned, granted = self._planned.get(uid), self._granted.get(uid)
+        claim = entry.claim if entry else planned or granted
         return Facts(
             entry=entry,
-            planned=bound_claim(pod) if pod is not None else None,
-            granted=self._granted.get(uid),
+            planned=planned,
+            granted=granted,
             ended_at=self._ended_at.get(uid, ""),
-            node=self._index.nodes.get(entry.claim.node) if entry else None,
-            now_ms=self._ledger.now_ms,
+            node=self._index.nodes.get(claim.node) if claim else None,
+            is_overdue=entry is not None and self._is_overdue(entry),
         )
+
+    def _is_overdue(self, entry: Entry) -> bool:
+        return entry.is_overdue(now_ms=self._ledger.now_ms, lifetime_seconds=self._claim_lifetime)
 
     async def _look_for_missing(self, uid: PodUid) -> None:
         """A bound claim of a pod that the watch does not show: it ended before we came, or is too new to be seen."""
         entry = self._index.entries.get(uid)
         if entry is None or uid in self._pods.objects or uid in self._ended_at:
             return
-        if entry.claim.state is ClaimState.BINDING:
+        if entry.claim.state is not ClaimState.BOUND:
             return
         selector = f"metadata.name={entry.claim.name},metadata.namespace={entry.claim.namespace}"
         found = await self._kube.list(PODS, field_selector=selector)
@@ -177,14 +239,14 @@ class Reconciler:
     async def _rebuild(self) -> None:
         """Rebuild a lost ledger from the API server, or wait while another replica does."""
         try:
-            token = await self._ledger.begin_rebuild(lifetime_seconds=self._rebuild_wait + _REBUILD_SECONDS)
+            token = await self._ledger.begin_rebuild(lifetime_seconds=self._claim_lifetime + _REBUILD_SECONDS)
             if token is None:
                 await asyncio.sleep(_TICK_SECONDS)
                 return
-            _logger.warning("rebuilding the ledger", extra={"wait_seconds": self._rebuild_wait})
+            _logger.warning("rebuilding the ledger", extra={"wait_seconds": self._claim_lifetime})
             # Bindings that were on their way when the ledger was lost have arrived, or never will, after this.
-            await asyncio.sleep(self._rebuild_wait)
-            pods = await self._kube.list(PODS)
+            await asyncio.sleep(self._claim_lifetime)
+            pods = await self._kube.list(PODS, keep=reduced)
             nodes = await self._kube.list(GPUNODES)
             claims = rebuilt_claims(pods.items, nodes.items)
             committed = await self._ledger.commit_rebuild(token, claims)
@@ -195,24 +257,33 @@ class Reconciler:
 
     def _on_pod(self, change: Change[Pod]) -> None:
         pod = change.object
-        if change.kind is ChangeKind.DELETED or has_ended(pod):
+        is_there = change.kind is not ChangeKind.DELETED
+        planned = bound_claim(pod) if is_there else None
+        if planned is None:
+            self._planned.pop(pod.uid, None)
+        else:
+            self._planned[pod.uid] = planned
+        if not is_there or has_ended(pod):
             self._set_ended(pod.uid, change.resource_version)
         elif pod.metadata.deletion_timestamp is not None:
             self._index.set_ending(pod.uid, ending=True)
+        self._index.set_nominated(pod.uid, nomination_of(pod) if is_there else None)
         self._touch([pod.uid])
 
     def _on_node(self, change: Change[GpuNode]) -> None:
         node = change.object
-        before = [uid for uid, claim in self._granted.items() if claim.node == node.node]
+        before = self._granted_on.pop(node.node, ())
         for uid in before:
-            del self._granted[uid]
+            if (claim := self._granted.get(uid)) is not None and claim.node == node.node:
+                del self._granted[uid]
         if change.kind is ChangeKind.DELETED:
             self._index.remove_node(node.node)
         else:
             self._index.put_node(node)
-            self._granted.update((claim.uid, claim) for claim in granted_claims(node))
-        claimed = [claim.uid for claim in self._index.claims_on(node.node)]
-        self._touch([*before, *claimed, *(grant.pod_uid for grant in node.status.grants)])
+            claims = {claim.uid: claim for claim in granted_claims(node)}
+            self._granted.update(claims)
+            self._granted_on[node.node] = tuple(claims)
+        self._touch([*before, *self._index.uids_on(node.node), *self._granted_on.get(node.node, ())])
 
     def _touch(self, uids: Iterable[PodUid]) -> None:
         self._dirty.update(uids)
@@ -221,52 +292,3 @@ class Reconciler:
     def _set_ended(self, uid: PodUid, resource_version: str) -> None:
         self._ended_at.setdefault(uid, resource_version)
         self._index.set_ending(uid, ending=True)
-
-
-def asks_gpu(pod: Pod) -> bool:
-    """Whether a pod is any of fracgpu's business: it has a plan, or a container that names one of our resources."""
-    return pod.allocation is not None or any(
-        container.limit(name)
-        for container in (*pod.containers, *pod.init_containers)
-        for name in (RESOURCE_MEMORY, RESOURCE_REPLICA)
-    )
-
-
-def has_ended(pod: Pod) -> bool:
-    """Whether a pod that still exists will never use its share again: its phase alone proves nothing."""
-    return pod.is_terminal and pod.all_terminated
-
-
-def granted_claims(node: GpuNode) -> Iterable[Claim]:
-    """What pods claim by the kubelet's grants; grants with impossible numbers are left out."""
-    for grant in node.status.grants:
-        try:
-            check_shares(grant.containers)
-        except PlanError as exc:
-            _logger.error("grant ignored", extra={"node": node.node, "uid": grant.pod_uid, "error": str(exc)})
-            continue
-        containers = {
-            name: tuple(sorted(shares, key=lambda share: share.gpu)) for name, shares in grant.containers.items()
-        }
-        plan = Plan(node.spec.memory_unit, containers)
-        yield Claim(grant.pod_uid, grant.namespace, grant.name, node.node, ClaimState.BOUND, plan)
-
-
-def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]:
-    """Everything that is taken, from the API server alone: plans of pods that live, and grants that plugins keep."""
-    granted = {claim.uid: claim for node in nodes for claim in granted_claims(node)}
-    living = {pod.uid: pod for pod in pods if not has_ended(pod)}
-    repairs = (
-        judge(
-            Facts(
-                entry=None,
-                planned=bound_claim(living[uid]) if uid in living else None,
-                granted=granted.get(uid),
-                ended_at="",
-                node=None,
-                now_ms=0,
-            )
-        )
-        for uid in {**living, **granted}
-    )
-    return [repair.after for repair in repairs if repair is not None and repair.after is not None]

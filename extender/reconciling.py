@@ -7,6 +7,8 @@ A share is free again only when the plugin, having seen that the pod ended, list
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from extender.ledger.claims import Claim, ClaimState, Entry
 from fracgpu.gpunodes import GpuNode
 from fracgpu.plans import Plan
@@ -21,6 +23,8 @@ class Drift(StrEnum):
     """A pod holds or is promised a share that the ledger does not know."""
     OFF_PLAN = "off_plan"
     """The kubelet, or another writer, gave other shares than the ledger says."""
+    FOREIGN_UNIT = "foreign_unit"
+    """A plan counts memory in another unit than its node by now; it is recorded in the node's, rounded up."""
     RELEASED = "released"
     """The pod ended and its share is free."""
     UNSETTLED = "unsettled"
@@ -37,8 +41,8 @@ class Facts:
         granted: its claim by the GPUNode status of a node, as long as the plugin keeps the grant.
         ended_at: the resourceVersion at which it was seen to be gone, or terminal with all containers terminated;
             empty while it lives.
-        node: the GPUNode of the claim's node.
-        now_ms: Redis TIME.
+        node: the GPUNode of the node that the claim is about; None where the cluster has none of that name.
+        is_overdue: whether the deadline of its reservation has passed.
     """
 
     entry: Entry | None
@@ -46,7 +50,7 @@ class Facts:
     granted: Claim | None
     ended_at: str
     node: GpuNode | None
-    now_ms: int
+    is_overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,20 @@ def judge(facts: Facts) -> Repair | None:
     claim = facts.entry.claim if facts.entry else None
     truth = _truth(facts)
     if truth is not None:
-        if claim is None:
-            return Repair(Drift.UNKNOWN_POD, None, truth)
         if claim == truth:
             return None
+        if _is_foreign(facts):
+            return Repair(Drift.FOREIGN_UNIT, claim, truth)
+        if claim is None:
+            return Repair(Drift.UNKNOWN_POD, None, truth)
         return Repair(Drift.CONFIRMED if claim.bound() == truth else Drift.OFF_PLAN, claim, truth)
     if facts.entry is None or claim is None:
         return None
+    if claim.state is ClaimState.HELD:
+        # A hold ends by itself; one of a pod that has ended need not wait for that.
+        return Repair(Drift.RELEASED, claim, None) if facts.ended_at else None
     if claim.state is ClaimState.BINDING:
-        return Repair(Drift.UNSETTLED, claim, None) if facts.entry.deadline_ms <= facts.now_ms else None
+        return Repair(Drift.UNSETTLED, claim, None) if facts.is_overdue else None
     return Repair(Drift.RELEASED, claim, None) if _is_free(facts) else None
 
 
@@ -82,6 +91,8 @@ def _truth(facts: Facts) -> Claim | None:
     """What the pod takes, from the kubelet and from its plan; None where it may take nothing any more."""
     planned = None if facts.ended_at else facts.planned
     granted = facts.granted
+    if planned is not None and facts.node is not None and _is_foreign(facts):
+        planned = msgspec.structs.replace(planned, plan=planned.plan.in_unit(facts.node.spec.memory_unit))
     if planned is None or granted is None or granted.node != planned.node:
         return granted or planned
     # The kubelet admits container by container: until it has, the plan speaks for the others.
@@ -94,6 +105,11 @@ def _truth(facts: Facts) -> Claim | None:
         ClaimState.BOUND,
         Plan(planned.plan.unit, containers),
     )
+
+
+def _is_foreign(facts: Facts) -> bool:
+    planned, node = facts.planned, facts.node
+    return planned is not None and node is not None and planned.plan.unit != node.spec.memory_unit
 
 
 def _is_free(facts: Facts) -> bool:

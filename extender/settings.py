@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fracgpu.process.settings import ServiceSettings
+from fracgpu.quantities import DEFAULT_MEMORY_UNIT, MAX_MEMORY_UNIT
 
 
 class ExtenderSettings(ServiceSettings):
@@ -20,8 +21,10 @@ class ExtenderSettings(ServiceSettings):
     """How to reach the API server; none for the service account of the pod that we run in."""
 
     redis_url: str = ""
-    """redis://, rediss:// or unix:// URL of the Redis (6.2 or newer) or Valkey that all replicas share; empty starts
-    an embedded one, which is right for a single replica only."""
+    """The Redis (6.2 or newer) or Valkey that all replicas share: redis://[USER[:PASSWORD]@]HOST[:PORT][/DB],
+    redis+sentinel://HOST,HOST/MASTER, redis+cluster://HOST,HOST, the same with rediss for TLS (?ssl_ca_certs=FILE,
+    &ssl_certfile=FILE&ssl_keyfile=FILE), or unix:///PATH. Give one with a password by its variable, because flags show
+    in the list of processes. Empty starts an embedded one, which is right for a single replica only."""
 
     redis_dir: Path = Path("/var/lib/fracgpu/redis")
     """Where the embedded Redis keeps its data."""
@@ -29,3 +32,11 @@ class ExtenderSettings(ServiceSettings):
     binding_timeout_seconds: float = Field(2.0, gt=0, le=4)
     """How long a Binding may take at the API server. Below kube-scheduler's httpTimeout for the extender (5 s), which
     also covers two calls to Redis."""
+
+    hold_seconds: float = Field(5.0, ge=0, le=60)
+    """For how long the best node's GPUs are held for a pod between prioritize and bind, so that the next pod is not
+    sent to the same last slice; 0 holds nothing."""
+
+    memory_unit_mib: int = Field(DEFAULT_MEMORY_UNIT, ge=1, le=MAX_MEMORY_UNIT)
+    """The unit in which GPU memory is counted, in MiB; the same for webhook, extender and every device plugin. A node
+    that counts in another is not used."""

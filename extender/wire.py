@@ -1,7 +1,8 @@
 """What kube-scheduler and an extender say to each other (Kubernetes, staging k8s.io/kube-scheduler/extender/v1).
 
 The Go types have no JSON names, so the keys are the bare field names. A list or map that is empty may come as null.
-An answer is always HTTP 200: kube-scheduler never reads the body of another, and its reason would be lost.
+An answer is HTTP 200 even where it is an error: kube-scheduler never reads the body of another, and its reason would be
+lost. Only the answer of preempt has no place for an error.
 """
 
 from typing import TypeVar
@@ -25,6 +26,14 @@ class ExtenderArgs(_Go, frozen=True):
 
     pod: Pod
     node_names: list[NodeName] | None = None
+    nodes: "NodeList | None" = None
+
+
+class _LowerCaseArgs(Struct, frozen=True, rename="lower"):
+    """The same from a scheduler of 2017, whose types had lower-case names in JSON; Go reads either."""
+
+    pod: Pod
+    nodenames: list[NodeName] | None = None
     nodes: "NodeList | None" = None
 
 
@@ -66,25 +75,59 @@ class BindingResult(_Go, frozen=True):
     error: str = ""
 
 
+class MetaPod(Struct, frozen=True, gc=False):
+    """A pod by its UID."""
+
+    uid: PodUid = msgspec.field(name="UID")
+
+
+class MetaVictims(_Go, frozen=True):
+    """Pods to be evicted from a node, by UID, the most important first; and how many violate a disruption budget."""
+
+    pods: list[MetaPod | None] | None = None
+    violations: int = msgspec.field(name="NumPDBViolations", default=0)
+
+
+class Victims(_Go, frozen=True):
+    """The same with whole pods."""
+
+    pods: list[Pod | None] | None = None
+    violations: int = msgspec.field(name="NumPDBViolations", default=0)
+
+
+class ExtenderPreemptionArgs(_Go, frozen=True):
+    """Arguments of preempt: whom kube-scheduler would evict, by node; by UID where nodeCacheCapable, else whole."""
+
+    pod: Pod
+    node_name_to_meta_victims: dict[NodeName, MetaVictims | None] | None = None
+    node_name_to_victims: dict[NodeName, Victims | None] | None = None
+
+
+class ExtenderPreemptionResult(_Go, frozen=True, omit_defaults=False):
+    """Answer of preempt: whom to evict instead, by node. It has no place for an error."""
+
+    node_name_to_meta_victims: dict[NodeName, MetaVictims] = {}
+
+
 class _NodeHead(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
 
 
-def candidates(args: ExtenderArgs) -> dict[NodeName, Raw | None]:
-    """The candidate nodes by name, with the whole node where it was sent whole.
+def candidates(args: ExtenderArgs) -> tuple[list[NodeName], dict[NodeName, Raw] | None]:
+    """The names of the candidate nodes, and the whole nodes by name where they were sent whole.
 
     Raises:
         InputError: a node without a name, or none that can be read.
     """
     if args.node_names is not None or args.nodes is None:
-        return dict.fromkeys(args.node_names or ())
-    named: dict[NodeName, Raw | None] = {}
+        return args.node_names or [], None
+    whole: dict[NodeName, Raw] = {}
     for item in args.nodes.items or ():
         name = _decode(_node_head, item).metadata.name
         if not name:
             raise InputError("a node in Nodes has no metadata.name")
-        named[NodeName(name)] = item
-    return named
+        whole[NodeName(name)] = item
+    return list(whole), whole
 
 
 def decode_extender_args(body: bytes) -> ExtenderArgs:
@@ -93,7 +136,25 @@ def decode_extender_args(body: bytes) -> ExtenderArgs:
     Raises:
         InputError: it is not an ExtenderArgs.
     """
-    return _decode(_extender_args, body)
+    try:
+        return _decode(_extender_args, body)
+    except InputError:
+        try:
+            old = _decode(_lower_case_args, body)
+        except InputError:
+            pass
+        else:
+            return ExtenderArgs(old.pod, old.nodenames, old.nodes)
+        raise
+
+
+def decode_preemption_args(body: bytes) -> ExtenderPreemptionArgs:
+    """Read the body of preempt.
+
+    Raises:
+        InputError: it is not an ExtenderPreemptionArgs.
+    """
+    return _decode(_preemption_args, body)
 
 
 def decode_binding_args(body: bytes) -> BindingArgs:
@@ -119,5 +180,7 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes | Raw) -> _T:
 
 
 _extender_args = msgspec.json.Decoder(ExtenderArgs)
+_lower_case_args = msgspec.json.Decoder(_LowerCaseArgs)
 _binding_args = msgspec.json.Decoder(BindingArgs)
+_preemption_args = msgspec.json.Decoder(ExtenderPreemptionArgs)
 _node_head = msgspec.json.Decoder(_NodeHead)

@@ -23,11 +23,19 @@ ANNOTATION_GPU_MEMORY: Final = "fracgpu.io/gpu-memory"
 ANNOTATION_GPU_FRACTION: Final = "fracgpu.io/gpu-fraction"
 ANNOTATION_GPU_COUNT: Final = "fracgpu.io/gpu-count"
 ANNOTATION_CONTAINER: Final = "fracgpu.io/container"
+ANNOTATION_GPU_MODEL: Final = "fracgpu.io/gpu-model"
+ANNOTATION_EXCLUDE_GPU_MODEL: Final = "fracgpu.io/exclude-gpu-model"
+ANNOTATION_GPU_UUID: Final = "fracgpu.io/gpu-uuid"
+ANNOTATION_EXCLUDE_GPU_UUID: Final = "fracgpu.io/exclude-gpu-uuid"
 USER_ANNOTATIONS: Final = (
     ANNOTATION_GPU_MEMORY,
     ANNOTATION_GPU_FRACTION,
     ANNOTATION_GPU_COUNT,
     ANNOTATION_CONTAINER,
+    ANNOTATION_GPU_MODEL,
+    ANNOTATION_EXCLUDE_GPU_MODEL,
+    ANNOTATION_GPU_UUID,
+    ANNOTATION_EXCLUDE_GPU_UUID,
 )
 
 # Annotations that only fracgpu writes.

@@ -41,6 +41,16 @@ class Plan(Struct, frozen=True):
         """What the whole pod takes of each GPU."""
         return sum_shares(share for shares in self.containers.values() for share in shares)
 
+    def in_unit(self, unit: Mib) -> "Plan":
+        """The same plan counted in another unit, in MiB; rounded up, so that it takes no less than before."""
+        return Plan(
+            unit,
+            {
+                container: tuple(Share(share.gpu, -(-share.units * self.unit // unit), share.seats) for share in shares)
+                for container, shares in self.containers.items()
+            },
+        )
+
 
 def sum_shares(shares: Iterable[Share]) -> dict[GpuUuid, Share]:
     """Add up shares by GPU, in the order in which the GPUs first appear."""

@@ -99,6 +99,7 @@ class PodStatus(_K8s, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    nominated_node_name: NodeName = NodeName("")
     conditions: tuple[PodCondition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
@@ -120,6 +121,11 @@ class Pod(_K8s, frozen=True):
     def key(self) -> str:
         """``namespace/name``, for people."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def priority(self) -> int:
+        """The pod's priority; 0 where none was resolved."""
+        return self.spec.priority or 0
 
     @property
     def annotations(self) -> dict[str, str]:

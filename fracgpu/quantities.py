@@ -61,6 +61,8 @@ def parse_count(value: str | int | float) -> int:
     Raises:
         QuantityError: not a quantity, negative, or not whole.
     """
+    if isinstance(value, str) and len(value) <= 9 and value.isascii() and value.isdigit():
+        return int(value)  # as the API server stores it
     number = parse_quantity(str(value))
     if number < 0 or number.denominator != 1:
         raise QuantityError(f"{str(value)[:_MAX_LENGTH]!r} is not a whole number of at least 0")

@@ -19,6 +19,7 @@ from fracgpu.names import (
 )
 from fracgpu.pods import Container, Pod
 from fracgpu.quantities import parse_count, parse_quantity
+from fracgpu.selectors import GpuSelector, selector_of
 
 MAX_GPUS: Final = 64
 """More GPUs than any one node has; a larger count is a typing mistake."""
@@ -37,6 +38,7 @@ class ContainerRequest:
         units: memory units on each GPU; 0 in a request of seats.
         seats: seats on each GPU; 0 in a request of units.
         replicas: only GPUs with this replica count will do; None where any will.
+        selector: only GPUs that it accepts will do; None where any will.
     """
 
     container: str
@@ -44,6 +46,7 @@ class ContainerRequest:
     units: int
     seats: int
     replicas: int | None = None
+    selector: GpuSelector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,10 @@ def request_of(pod: Pod) -> PodRequest | None:
         )
     first_app = next((container for container, _ in holders if container in pod.containers), holders[0][0])
     target = pod.annotations.get(ANNOTATION_CONTAINER) or first_app.name
+    selector = selector_of(pod.annotations)
     return PodRequest(
         tuple(
-            _container_request(container, name, pod.annotations if container.name == target else {})
+            _container_request(container, name, pod.annotations if container.name == target else {}, selector=selector)
             for container, name in holders
         )
     )
@@ -131,7 +135,9 @@ def parse_fraction(text: str) -> Fraction:
     return fraction
 
 
-def _container_request(container: Container, resource: str, annotations: dict[str, str]) -> ContainerRequest:
+def _container_request(
+    container: Container, resource: str, annotations: dict[str, str], *, selector: GpuSelector | None
+) -> ContainerRequest:
     """Split a container's limit over its GPUs; `annotations` are the pod's where they speak of this container."""
     amount = _amount(container, resource)
     gpus = parse_gpu_count(annotations[ANNOTATION_GPU_COUNT]) if ANNOTATION_GPU_COUNT in annotations else 1
@@ -142,7 +148,7 @@ def _container_request(container: Container, resource: str, annotations: dict[st
             f"{gpus} GPUs ({ANNOTATION_GPU_COUNT}); make the limit a multiple of {gpus}"
         )
     if resource == RESOURCE_MEMORY:
-        return ContainerRequest(container.name, gpus, units=share, seats=0)
+        return ContainerRequest(container.name, gpus, units=share, seats=0, selector=selector)
     replicas = None
     if ANNOTATION_GPU_FRACTION in annotations:
         fraction = parse_fraction(annotations[ANNOTATION_GPU_FRACTION])
@@ -154,7 +160,7 @@ def _container_request(container: Container, resource: str, annotations: dict[st
                 f"{ANNOTATION_GPU_FRACTION} set it"
             )
         replicas = int(exact)
-    return ContainerRequest(container.name, gpus, units=0, seats=share, replicas=replicas)
+    return ContainerRequest(container.name, gpus, units=0, seats=share, replicas=replicas, selector=selector)
 
 
 def _amount(container: Container, resource: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from extender.placement.fitting import could_ever_fit, fits
+from extender.placement.fitting import could_ever_fit, fits, is_plain
 from extender.placement.views import GpuView, NodeView
 from fracgpu.names import NodeName
 from fracgpu.quantities import Mib, format_mib
@@ -15,10 +15,24 @@ def why_not(view: NodeView, request: PodRequest) -> str:
     if not view.pieces:
         return "has no healthy GPU"
     need = describe(request, unit=view.unit)
+    acceptable = _acceptable(view, request)
+    if not acceptable.gpus:
+        return f"needs {need}; its GPUs are {_products(view)}"
     if len(request.containers) > 1:
-        return f"needs {need} at once; the free pieces are {_pieces(view)}"
+        return f"needs {need} at once; the free pieces are {_pieces(acceptable)}"
     (only,) = request.containers
-    return f"needs {need}; {_lacking(view, only)}"
+    return f"needs {need}; {_lacking(acceptable, only)}"
+
+
+def reason_key(view: NodeView, request: PodRequest) -> int | None:
+    """What `why_not` of this request depends on besides the memory unit; None where it may be anything of the node.
+
+    The usual request is for memory of one GPU, and the usual cluster has few different largest pieces.
+    """
+    (first, *more) = request.containers
+    if more or first.gpus > 1 or not is_plain(first):
+        return None
+    return view.pieces[-1] if view.pieces else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +51,14 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Exp
         request: what the pod asks.
         unit: the cluster's memory unit, to say sizes where there is no node.
     """
-    views = sorted(views, key=lambda view: view.name)
+    every = sorted(views, key=lambda view: view.name)
     need = describe(request, unit=unit)
-    if not views:
+    if not every:
         return Explanation(f"needs {need}; no node has announced GPUs yet (kubectl get gpunodes)")
+    views = [view for found in every if (view := _acceptable(found, request)).gpus]
+    if not views:
+        products = sorted({gpu.product for view in every for gpu in view.gpus})
+        return Explanation(f"needs {need}; the cluster's GPUs are {', '.join(products)}")
     fitting = tuple(view.name for view in views if fits(view, request))
     if fitting:
         return Explanation(f"needs {need}; there is room on {', '.join(fitting)}", fitting)
@@ -52,7 +70,7 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Exp
 
 def _closest(views: list[NodeView], request: PodRequest) -> str:
     """What the node has that comes closest to what is asked."""
-    best = max(views, key=lambda view: view.pieces)
+    best = max(views, key=lambda view: view.pieces[::-1])
     if not best.pieces:
         return "no GPU is healthy"
     if len(request.containers) > 1:
@@ -68,11 +86,14 @@ def _closest(views: list[NodeView], request: PodRequest) -> str:
 def describe(request: PodRequest, *, unit: Mib) -> str:
     """What the pod asks, for a person: ``20 GiB on one GPU``."""
     parts = [_describe_container(container, unit=unit) for container in request.containers]
+    selector = request.containers[0].selector
+    suffix = f" ({selector})" if selector else ""
     if len(parts) == 1:
-        return parts[0]
-    return " and ".join(
+        return parts[0] + suffix
+    joined = " and ".join(
         f"{part} for {container.container!r}" for part, container in zip(parts, request.containers, strict=True)
     )
+    return joined + suffix
 
 
 def _describe_container(request: ContainerRequest, *, unit: Mib) -> str:
@@ -103,7 +124,20 @@ def _seat_counts(gpus: Iterable[GpuView]) -> str:
 
 
 def _pieces(view: NodeView) -> str:
-    return ", ".join(format_mib(piece * view.unit) for piece in view.pieces)
+    return ", ".join(format_mib(piece * view.unit) for piece in reversed(view.pieces))
+
+
+def _products(view: NodeView) -> str:
+    return ", ".join(sorted({gpu.product or gpu.uuid for gpu in view.gpus}))
+
+
+def _acceptable(view: NodeView, request: PodRequest) -> NodeView:
+    """The node with only those GPUs that the pod would take; it says so of all its containers alike."""
+    selector = request.containers[0].selector
+    if selector is None:
+        return view
+    gpus = (gpu for gpu in view.gpus if selector.accepts(uuid=gpu.uuid, product=gpu.product))
+    return NodeView.of(view.name, unit=view.unit, gpus=gpus)
 
 
 def _largest_gpus(views: list[NodeView], request: PodRequest) -> str:
@@ -121,7 +155,7 @@ def _largest(views: list[NodeView]) -> str:
 
 
 def _gpus_with_room(view: NodeView, request: ContainerRequest) -> int:
-    return sum(gpu.has_room_for(gpu.share_for(request)) for gpu in view.gpus)
+    return sum(gpu.has_room_for(request) for gpu in view.gpus)
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ Best fit takes, for each container, the fullest GPUs that still have room, the l
 leaves a later container without a place, the next choices are tried, so that a pod that fits is found to fit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Final
 
@@ -20,28 +20,22 @@ only a pod that fits in none of the first 2000 ways is turned away wrongly."""
 
 def fits(view: NodeView, request: PodRequest) -> bool:
     """Whether the pod has a place on the node now."""
-    if len(request.containers) == 1:
-        (only,) = request.containers
-        if not only.seats:  # the usual case, answered from the sorted pieces alone
-            return len(view.pieces) >= only.gpus and view.pieces[only.gpus - 1] >= only.units
-    return choose(view, request) is not None
+    if len(request.containers) > 1:
+        return choose(view, request) is not None
+    (only,) = request.containers
+    if is_plain(only):  # the usual case, answered from the pieces alone
+        return len(view.pieces) >= only.gpus and view.pieces[-only.gpus] >= only.units
+    room = 0
+    for gpu in reversed(view.fullest_first):
+        room += gpu.has_room_for(only)
+        if room == only.gpus:
+            return True
+    return False
 
 
 def choose(view: NodeView, request: PodRequest) -> Plan | None:
     """Choose the GPUs of every container; None where the pod does not fit."""
-    return _search(view, request, empty=False)
-
-
-def could_ever_fit(view: NodeView, request: PodRequest) -> bool:
-    """Whether the pod would fit if nothing else ran on the node and every GPU were healthy."""
-    return _search(view, request, empty=True) is not None
-
-
-def _search(view: NodeView, request: PodRequest, *, empty: bool) -> Plan | None:
-    if empty:
-        gpus = {gpu.uuid: GpuView(gpu.uuid, gpu.units, gpu.replicas, gpu.units, gpu.replicas) for gpu in view.gpus}
-    else:
-        gpus = {gpu.uuid: gpu for gpu in view.gpus}
+    gpus = {gpu.uuid: gpu for gpu in view.fullest_first}
     hardest_first = sorted(request.containers, key=_demand, reverse=True)
     found = _place(gpus, hardest_first, budget=[_MAX_TRIES])
     if found is None:
@@ -54,6 +48,26 @@ def _search(view: NodeView, request: PodRequest, *, empty: bool) -> Plan | None:
             for container in request.containers
         },
     )
+
+
+def could_ever_fit(view: NodeView, request: PodRequest) -> bool:
+    """Whether the pod would fit if nothing else ran on the node and every GPU were healthy."""
+    if len(request.containers) == 1 and is_plain(request.containers[0]):
+        (only,) = request.containers
+        return len(view.sizes) >= only.gpus and view.sizes[only.gpus - 1] >= only.units
+    return fits(NodeView.of(view.name, unit=view.unit, gpus=(gpu.emptied() for gpu in view.gpus)), request)
+
+
+def is_plain(request: ContainerRequest) -> bool:
+    """Whether only free memory decides where the container may go: it asks for units, of any GPU."""
+    return not request.seats and request.selector is None
+
+
+def fullest_with_room(gpus: Iterable[GpuView], request: ContainerRequest) -> list[GpuView]:
+    """The GPUs that have room for one GPU of the request, those first of which the least is left over."""
+    roomy = [gpu for gpu in gpus if gpu.has_room_for(request)]
+    roomy.sort(key=lambda gpu: (gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats))
+    return roomy
 
 
 def _place(
@@ -77,12 +91,10 @@ def _place(
 
 def _choices(gpus: dict[GpuUuid, GpuView], request: ContainerRequest) -> Iterator[tuple[GpuView, ...]]:
     """The sets of GPUs that have room, the fullest first; of sets that differ in nothing but names only one."""
-    roomy = [gpu for gpu in gpus.values() if gpu.has_room_for(gpu.share_for(request))]
-    roomy.sort(key=lambda gpu: (gpu.free_units - gpu.share_for(request).units, gpu.free_units, gpu.free_seats))
     seen = set()
-    for chosen in combinations(roomy, request.gpus):
-        shape = tuple((gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats) for gpu in chosen)
-        if shape not in seen:
+    for chosen in combinations(fullest_with_room(gpus.values(), request), request.gpus):
+        shape = tuple((gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats, gpu.product) for gpu in chosen)
+        if request.selector is not None or shape not in seen:
             seen.add(shape)
             yield chosen
 

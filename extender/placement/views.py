@@ -4,7 +4,7 @@ The index makes a new view of a node when one of its claims or GPUs changes; a d
 end. Free amounts are below zero on an overdrawn GPU: what the kubelet gave away is recorded even above the limit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fracgpu.names import GpuUuid, NodeName
@@ -17,7 +17,8 @@ from fracgpu.requests import ContainerRequest
 class GpuView:
     """One GPU: capacity (`units`, `replicas` seats) and what is free of it.
 
-    A GPU is `usable` while it is healthy; one that is not offers nothing, and keeps what it has given.
+    A GPU is `usable` while it is healthy; one that is not offers nothing, and keeps what it has given. `product` is
+    NVML's name of the model.
     """
 
     uuid: GpuUuid
@@ -26,54 +27,99 @@ class GpuView:
     free_units: int
     free_seats: int
     usable: bool = True
+    product: str = ""
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether more is taken of it than it has."""
+        return self.free_units < 0 or self.free_seats < 0
 
     def share_for(self, request: ContainerRequest) -> Share:
-        """What one GPU of the request takes here, whether or not it is free.
+        """What one GPU of the request takes here, whether or not it is free and acceptable.
 
         A GPU of another replica count than the request is bound to takes more than it has, and so never fits.
         """
-        if not request.seats:
-            return Share(self.uuid, request.units)
-        if request.seats > self.replicas or request.replicas not in (None, self.replicas):
-            return Share(self.uuid, self.units + 1, request.seats)
-        return Share(self.uuid, seat_units(request.seats, replicas=self.replicas, units=self.units), request.seats)
+        return Share(self.uuid, self.units_for(request), request.seats)
 
-    def has_room_for(self, share: Share) -> bool:
+    def units_for(self, request: ContainerRequest) -> int:
+        """The units of `share_for`."""
+        if not request.seats:
+            return request.units
+        if request.seats > self.replicas or request.replicas not in (None, self.replicas):
+            return self.units + 1
+        return seat_units(request.seats, replicas=self.replicas, units=self.units)
+
+    def has_room_for(self, request: ContainerRequest) -> bool:
+        """Whether one GPU of the request could be this one, with what is free of it now."""
+        return (
+            self.usable
+            and request.seats <= self.free_seats
+            and self.units_for(request) <= self.free_units
+            and (request.selector is None or request.selector.accepts(uuid=self.uuid, product=self.product))
+        )
+
+    def can_give(self, share: Share) -> bool:
         """Whether this share of it is free."""
         return self.usable and share.units <= self.free_units and share.seats <= self.free_seats
 
     def without(self, share: Share) -> "GpuView":
         """The GPU after this share has been taken."""
-        return GpuView(
-            self.uuid,
-            self.units,
-            self.replicas,
-            self.free_units - share.units,
-            self.free_seats - share.seats,
-            self.usable,
-        )
+        return self._with_free(self.free_units - share.units, self.free_seats - share.seats)
+
+    def emptied(self) -> "GpuView":
+        """The GPU if nothing were taken of it and it were healthy."""
+        return GpuView(self.uuid, self.units, self.replicas, self.units, self.replicas, True, self.product)
+
+    def _with_free(self, units: int, seats: int) -> "GpuView":
+        return GpuView(self.uuid, self.units, self.replicas, units, seats, self.usable, self.product)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """A node: the unit that its memory is counted in, and its GPUs in NVML's order.
 
-    `pieces` holds the free units of every usable GPU, largest first: most questions need nothing else.
+    Most questions need only the rest.
+
+    Attributes:
+        name: the node's.
+        unit: in MiB.
+        gpus: all of them.
+        fullest_first: the usable GPUs, those with the fewest free units and then seats first.
+        pieces: free units of the usable GPUs, not below 0, smallest first.
+        sizes: units of all GPUs when empty, largest first.
+        replicas: the seats of every GPU, where all have the same number; None where not.
     """
 
     name: NodeName
     unit: Mib
     gpus: tuple[GpuView, ...]
+    fullest_first: tuple[GpuView, ...]
     pieces: tuple[int, ...]
+    sizes: tuple[int, ...]
+    replicas: int | None
 
     @classmethod
     def of(cls, name: NodeName, *, unit: Mib, gpus: Iterable[GpuView]) -> "NodeView":
-        """Build a view, with its pieces."""
+        """Build a view, with what is derived from its GPUs."""
         gpus = tuple(gpus)
-        pieces = sorted((max(0, gpu.free_units) for gpu in gpus if gpu.usable), reverse=True)
-        return cls(name, unit, gpus, tuple(pieces))
+        fullest_first = sorted((gpu for gpu in gpus if gpu.usable), key=lambda gpu: (gpu.free_units, gpu.free_seats))
+        replicas = {gpu.replicas for gpu in gpus}
+        return cls(
+            name,
+            unit,
+            gpus,
+            fullest_first=tuple(fullest_first),
+            pieces=tuple(max(0, gpu.free_units) for gpu in fullest_first),
+            sizes=tuple(sorted((gpu.units for gpu in gpus), reverse=True)),
+            replicas=replicas.pop() if len(replicas) == 1 else None,
+        )
 
     @property
     def free_units(self) -> int:
         """Free units of all usable GPUs together."""
         return sum(self.pieces)
+
+    def without(self, taken: Mapping[GpuUuid, Share]) -> "NodeView":
+        """The node after these shares have been taken."""
+        gpus = (gpu.without(taken[gpu.uuid]) if gpu.uuid in taken else gpu for gpu in self.gpus)
+        return NodeView.of(self.name, unit=self.unit, gpus=gpus)

@@ -52,6 +52,7 @@ class KubeClient:
         resource: Resource[T],
         *,
         field_selector: str = "",
+        keep: Callable[[T], T | None] = lambda found: found,
         page_size: int = 500,
         timeout_seconds: float = 30.0,
     ) -> Listing[T]:
@@ -60,6 +61,7 @@ class KubeClient:
         Args:
             resource: the kind.
             field_selector: reads only objects that match, for example ``spec.nodeName=node-1``.
+            keep: what to keep of an object; None leaves it out.
             page_size: objects per request.
             timeout_seconds: for each request.
 
@@ -75,7 +77,7 @@ class KubeClient:
                 "GET", resource.collection_path, query=query, timeout_seconds=timeout_seconds
             )
             page = decode_page(resource, body)
-            items += page.listing.items
+            items += (kept for item in page.listing.items if (kept := keep(item)) is not None)
             unreadable |= page.listing.unreadable
             resource_version = resource_version or page.listing.resource_version
             token = page.continue_token

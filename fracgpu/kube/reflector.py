@@ -40,7 +40,8 @@ class Reflector(Generic[T]):
         on_change: called for each change, after `objects` has it, in order, from within `run`. An exception from it
             ends `run`.
         field_selector: lets the API server leave objects out; one that stops matching is told as DELETED.
-        keep: lets us leave objects out; one that it stops keeping is told as DELETED.
+        keep: what to keep of an object, and to tell of it; None leaves it out, and one that it stops keeping is told
+            as DELETED.
         on_progress: called with `resource_version` after each list, event and bookmark, after `on_change`.
         backoff: the delays after trouble.
         rng: draws how long each watch is asked to last.
@@ -60,7 +61,7 @@ class Reflector(Generic[T]):
         *,
         on_change: Callable[[Change[T]], None],
         field_selector: str = "",
-        keep: Callable[[T], bool] = lambda _: True,
+        keep: Callable[[T], T | None] = lambda found: found,
         on_progress: Callable[[str], None] = lambda _: None,
         backoff: Backoff | None = None,
         rng: random.Random | None = None,
@@ -98,11 +99,11 @@ class Reflector(Generic[T]):
                 await asyncio.sleep(self._backoff.next_seconds())
 
     async def _list(self) -> None:
-        listing = await self._client.list(self._resource, field_selector=self._field_selector)
+        listing = await self._client.list(self._resource, field_selector=self._field_selector, keep=self._keep)
         for uid, problem in listing.unreadable.items():
             self._warn_unreadable(uid, problem)
         self._unreadable.intersection_update(listing.unreadable)
-        listed: dict[str, T] = {item.metadata.uid: item for item in listing.items if self._keep(item)}
+        listed: dict[str, T] = {item.metadata.uid: item for item in listing.items}
         for change in differences(self._objects, listed, unsure=listing.unreadable, listed_at=listing.resource_version):
             self._tell(change)
         self._must_list = False
@@ -152,9 +153,10 @@ class Reflector(Generic[T]):
             self._remember(event.uid, event.object)
         self._progress(event.resource_version)
 
-    def _remember(self, uid: str, found: T) -> None:
-        if not self._keep(found):
-            self._forget(uid, found, found.metadata.resource_version)
+    def _remember(self, uid: str, whole: T) -> None:
+        found = self._keep(whole)
+        if found is None:
+            self._forget(uid, whole, whole.metadata.resource_version)
             return
         before = self._objects.get(uid)
         if before is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
+from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_PLURAL
 from fracgpu.pods import ObjectMeta, Pod
@@ -60,3 +61,6 @@ class Resource(Generic[T]):
 
 PODS: Final = Resource("/api/v1", "pods", namespaced=True, type=Pod)
 GPUNODES: Final = Resource(f"/apis/{GPUNODE_API_VERSION}", GPUNODE_PLURAL, namespaced=False, type=GpuNode)
+PODDISRUPTIONBUDGETS: Final = Resource(
+    "/apis/policy/v1", "poddisruptionbudgets", namespaced=True, type=PodDisruptionBudget
+)

@@ -20,7 +20,7 @@ from playground.api.binding import bound_pod
 from playground.api.errors import bad_request, expired, invalid, invalid_value, stale, wrong_uid
 from playground.api.patches import apply_owned, owned_fields
 from playground.api.pod_defaults import default_pod, qos_class
-from playground.api.resources import NODES, PODS, RESOURCES, Key, Resource
+from playground.api.resources import NODES, PODDISRUPTIONBUDGETS, PODS, RESOURCES, Key, Resource
 from playground.api.selectors import Selection
 from playground.api.store import Store, now, timestamp
 from playground.api.validation import check_name, check_pod, check_pod_update, decoded
@@ -290,6 +290,8 @@ def _initial(resource: Resource, obj: JsonObject) -> JsonObject:
     if resource is NODES:
         status = obj.get("status") or {}
         return {**obj, "status": {"allocatable": status.get("capacity", {}), **status}}
+    if resource is PODDISRUPTIONBUDGETS:
+        return decoded(resource, {**obj, "status": {}})  # all of its counts are 0
     if resource.has_status:
         return {name: value for name, value in obj.items() if name != "status"}
     return obj

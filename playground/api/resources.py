@@ -104,7 +104,20 @@ GPUNODES = Resource(
     subresources=("status",),
 )
 
-RESOURCES = {resource.plural: resource for resource in (PODS, NODES, EVENTS, NAMESPACES, GPUNODES)}
+PODDISRUPTIONBUDGETS = Resource(
+    "poddisruptionbudgets",
+    "PodDisruptionBudget",
+    "poddisruptionbudget",
+    group="policy",
+    namespaced=True,
+    has_generation=True,
+    subresources=("status",),
+    short_names=("pdb",),
+)
+
+RESOURCES = {
+    resource.plural: resource for resource in (PODS, NODES, EVENTS, NAMESPACES, GPUNODES, PODDISRUPTIONBUDGETS)
+}
 """Plural -> resource."""
 
 

@@ -291,8 +291,29 @@ _NODE_STATUS = _struct(
     conditions=_List(_Struct("NodeCondition", _CONDITION_FIELDS, always=("type", "status"))),
     addresses=_List(_struct("NodeAddress", type=_TEXT, address=_TEXT)),
 )
+_SELECTOR = _struct(
+    "LabelSelector",
+    matchLabels=_TEXTS,
+    matchExpressions=_List(
+        _Struct(
+            "LabelSelectorRequirement",
+            {"key": _TEXT, "operator": _named("v1.LabelSelectorOperator"), "values": _List(_TEXT)},
+            always=("key", "operator"),
+        )
+    ),
+)
+_DISRUPTION_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
+_DISRUPTION_STATUS = _Struct(
+    "PodDisruptionBudgetStatus",
+    {**dict.fromkeys(_DISRUPTION_COUNTS, _INT32), "disruptedPods": _Map(_TEXT, "map[string]v1.Time")},
+    always=_DISRUPTION_COUNTS,
+)
 _KINDS: Mapping[str, Mapping[str, _Shape]] = {
     "pods": {"spec": _POD_SPEC, "status": _POD_STATUS},
     "nodes": {"spec": _struct("NodeSpec", unschedulable=_BOOL), "status": _NODE_STATUS},
+    "poddisruptionbudgets": {
+        "spec": _struct("PodDisruptionBudgetSpec", selector=_SELECTOR),
+        "status": _DISRUPTION_STATUS,
+    },
 }
 """Plural -> the fields of its objects besides metadata."""

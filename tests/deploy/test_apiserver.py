@@ -146,6 +146,7 @@ RESOURCES = {
     ],
     "fracgpu.io": [("gpunodes", ""), ("gpunodes", "status")],
     "coordination.k8s.io": [("leases", "")],
+    "policy": [("poddisruptionbudgets", ""), ("poddisruptionbudgets", "status")],
 }
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 ALLOWED: dict[User, set[str]] = {
@@ -158,6 +159,8 @@ ALLOWED: dict[User, set[str]] = {
         "get gpunodes",
         "list gpunodes",
         "watch gpunodes",
+        "list poddisruptionbudgets",
+        "watch poddisruptionbudgets",
     },
     PLUGIN: {
         "get pods",

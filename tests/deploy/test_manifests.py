@@ -59,6 +59,7 @@ def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() ->
     assert {key: value for key, value in extender.items() if key.endswith("Verb")} == {
         "filterVerb": "filter",
         "prioritizeVerb": "prioritize",
+        "preemptVerb": "preempt",
         "bindVerb": "bind",
     }
     assert (extender["ignorable"], extender["nodeCacheCapable"]) == (False, True)

@@ -13,9 +13,16 @@ UNIT = Mib(512)
 
 
 def gpu_view(
-    name: str, *, free: int, units: int = 80, seats: int = 4, free_seats: int = 4, usable: bool = True
+    name: str,
+    *,
+    free: int,
+    units: int = 80,
+    seats: int = 4,
+    free_seats: int = 4,
+    usable: bool = True,
+    product: str = "",
 ) -> GpuView:
-    return GpuView(GpuUuid(name), units, seats, free, free_seats, usable)
+    return GpuView(GpuUuid(name), units, seats, free, free_seats, usable, product)
 
 
 def node_view(name: str, *gpus: GpuView) -> NodeView:
@@ -27,12 +34,18 @@ def request(units: int = 0, *, gpus: int = 1, seats: int = 0, replicas: int | No
 
 
 def gpu_node(
-    name: str, *gpus: str, units: int = 80, replicas: int = 4, grants: tuple[Grant, ...] = (), observed: str = "1"
+    name: str,
+    *gpus: str,
+    units: int = 80,
+    replicas: int = 4,
+    grants: tuple[Grant, ...] = (),
+    observed: str = "1",
+    unit: int = UNIT,
 ) -> GpuNode:
     return GpuNode(
         metadata=ObjectMeta(name=name, uid=PodUid(f"uid-of-{name}"), resource_version=observed),
         spec=GpuNodeSpec(
-            UNIT,
+            Mib(unit),
             tuple(Gpu(GpuUuid(uuid), n, "Test GPU", Mib(units * UNIT), units, replicas) for n, uuid in enumerate(gpus)),
         ),
         status=GpuNodeStatus(observed, grants),
@@ -43,8 +56,10 @@ def grant(uid: str, gpu: str, *, units: int) -> Grant:
     return Grant(PodUid(uid), "team-a", uid, {"main": (Share(GpuUuid(gpu), units),)})
 
 
-def claim(uid: str, *, node: str = "node-1", gpu: str = "GPU-a", units: int = 8, state: str = "bound") -> Claim:
-    plan = Plan(UNIT, {"main": (Share(GpuUuid(gpu), units),)})
+def claim(
+    uid: str, *, node: str = "node-1", gpu: str = "GPU-a", units: int = 8, state: str = "bound", unit: int = UNIT
+) -> Claim:
+    plan = Plan(Mib(unit), {"main": (Share(GpuUuid(gpu), units),)})
     return Claim(PodUid(uid), "team-a", uid, NodeName(node), ClaimState(state), plan)
 
 
@@ -59,6 +74,7 @@ def pod(
     phase: str = "Pending",
     running: bool | None = None,
     resource_version: str = "1",
+    priority: int | None = None,
 ) -> Pod:
     limits: dict[str, str | int | float] = {}
     if units:
@@ -71,6 +87,6 @@ def pod(
     states = () if running is None else (ContainerState(running={}) if running else ContainerState(terminated={}),)
     return Pod(
         ObjectMeta(name=uid, namespace="team-a", uid=PodUid(uid), resource_version=resource_version, annotations=notes),
-        PodSpec(node_name=NodeName(node), containers=(Container("main", Resources(limits=limits)),)),
+        PodSpec(node_name=NodeName(node), priority=priority, containers=(Container("main", Resources(limits=limits)),)),
         PodStatus(phase, container_statuses=tuple(ContainerStatus("main", state) for state in states)),
     )

@@ -8,15 +8,37 @@ from pathlib import Path
 import pytest
 
 from extender.index import Index
+from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
-from extender.ledger.ledger import Ledger, connect
+from extender.ledger.ledger import Ledger
 from playground.api.apiserver import ApiServer
 from tests.extender.replica import Replica
+from tests.redisservers import RedisServer, ServerBinary, server_binaries
+
+
+@pytest.fixture(params=server_binaries(), ids=str)
+def binary(request: pytest.FixtureRequest) -> ServerBinary:
+    """Each Redis and Valkey of this machine."""
+    found: ServerBinary = request.param
+    return found
 
 
 @pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path / "redis")
+async def server(binary: ServerBinary, tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A server of each kind, on a TCP port."""
+    async with RedisServer.running(binary, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_binary() -> Path | None:
+    """The server to run; none for the one that the extender embeds. A module may override it with params."""
+    return None
+
+
+@pytest.fixture
+async def redis(tmp_path: Path, redis_binary: Path | None) -> AsyncIterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path / "redis", binary=redis_binary)
     await server.start()
     yield server
     await server.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import msgspec
 
 from extender.app import Extender, create_app
 from extender.index import Index
-from extender.ledger.ledger import Ledger, connect
+from extender.ledger.connecting import connect
+from extender.ledger.ledger import Ledger
+from extender.metrics import Metrics
 from extender.reconciler import Reconciler
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
@@ -21,6 +24,7 @@ from playground.api.apiserver import ApiServer
 
 JsonObject = dict[str, Any]
 BINDING_TIMEOUT_SECONDS = 0.5
+HOLD_SECONDS = 60.0  # longer than any test: a hold goes by what happens to it, not by the clock
 
 
 class Replica:
@@ -40,10 +44,18 @@ class Replica:
             stack.push_async_callback(ledger.close)
             kube = await KubeClient.connect(kubeconfig=kubeconfig)
             stack.push_async_callback(kube.close)
+            metrics = Metrics()
             reconciler = Reconciler(
-                kube=kube, index=index, ledger=ledger, binding_timeout_seconds=BINDING_TIMEOUT_SECONDS
+                kube=kube,
+                index=index,
+                ledger=ledger,
+                metrics=metrics,
+                binding_timeout_seconds=BINDING_TIMEOUT_SECONDS,
             )
-            app = create_app(Extender(index=index, ledger=ledger, reconciler=reconciler))
+            extender = Extender(
+                index=index, ledger=ledger, reconciler=reconciler, metrics=metrics, hold_seconds=HOLD_SECONDS
+            )
+            app = create_app(extender)
             server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
             await server.start()
             stack.push_async_callback(server.stop)
@@ -57,7 +69,7 @@ class Replica:
     async def post(self, verb: str, body: object) -> Any:
         """POST a verb as kube-scheduler does; the answer has to be HTTP 200 with JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self._http.post(f"{self.url}/{verb}", data=data) as answer:
+        async with self._http.post(f"{self.url}/{verb}", data=io.BytesIO(data)) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 

@@ -1,13 +1,16 @@
 """filter and prioritize on an index: who fits, who is told why not, and when the scheduler shall simply ask again."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extender.filtering import explain_pod, filter_nodes, prioritize_nodes
-from extender.index import Index
+from extender.filtering import explain_pod, filter_nodes, hold_for, prioritize_nodes
+from extender.index import Index, Nomination
 from extender.ledger.claims import Claim, Entry
 from fracgpu.errors import ConflictError, UnavailableError
 from fracgpu.names import NodeName, PodUid
-from tests.extender.builders import claim, gpu_node, pod
+from fracgpu.pods import Pod
+from tests.extender.builders import claim, gpu_node, pod, request
 
 NAMES = [NodeName("node-1"), NodeName("node-2"), NodeName("stranger")]
 
@@ -35,7 +38,7 @@ def test_a_node_too_small_for_good_is_no_candidate_for_preemption() -> None:
 
 def test_pods_without_gpu_pass_and_score_nothing() -> None:
     assert filter_nodes(make_index(), pod("p"), NAMES).fitting == NAMES
-    assert [priority.score for priority in prioritize_nodes(make_index(), pod("p"), NAMES)] == [0, 0, 0]
+    assert [priority.score for priority in prioritize_nodes(make_index(), pod("p"), NAMES).scores] == [0, 0, 0]
 
 
 def test_nothing_fits_is_not_said_while_a_node_that_offers_the_resource_is_unknown() -> None:
@@ -51,7 +54,7 @@ def test_a_contradictory_request_fails_everywhere_with_its_reason() -> None:
 
 
 def test_every_candidate_is_scored_even_a_stranger() -> None:
-    scores = {p.host: p.score for p in prioritize_nodes(make_index(), pod("p", units=8), NAMES)}
+    scores = {p.host: p.score for p in prioritize_nodes(make_index(), pod("p", units=8), NAMES).scores}
     assert scores == {"node-1": scores[NodeName("node-1")], "node-2": 10, "stranger": 0}
     assert 0 < scores[NodeName("node-1")] < 10
 
@@ -63,9 +66,9 @@ def test_a_pod_that_is_being_bound_goes_on_there_and_nowhere_else() -> None:
         filter_nodes(index, pod("p", units=8), NAMES[1:])
 
 
-@pytest.mark.parametrize("why", ["binding", "ended"])
+@pytest.mark.parametrize("why", ["held", "binding", "ended"])
 def test_where_only_passing_claims_stand_in_the_way_the_scheduler_shall_ask_again(why: str) -> None:
-    index = make_index(claim("old", units=80, state="binding" if why == "binding" else "bound"))
+    index = make_index(claim("old", units=80, state="bound" if why == "ended" else why))
     if why == "ended":
         assert filter_nodes(index, pod("p", units=80), NAMES[:2]).failed  # so far it is just full
         index.set_ending(PodUid("old"), ending=True)
@@ -98,3 +101,93 @@ def test_a_gpunode_made_anew_offers_nothing_before_its_plugin_has_said_what_is_g
     assert filter_nodes(index, pod("p", units=8), NAMES[:1]).fitting == []
     index.put_node(gpu_node("node-1", "GPU-a"))
     assert filter_nodes(index, pod("p", units=8), NAMES[:1]).fitting == ["node-1"]
+
+
+def test_the_best_node_is_held_and_its_own_hold_is_not_in_a_pods_way() -> None:
+    index = make_index(claim("old", units=72))
+    best = prioritize_nodes(index, pod("p", units=8), NAMES).best
+    assert best == "node-1"
+    held = hold_for(index, pod("p", units=8), best)
+    assert held == claim("p", units=8, state="held")
+    index.change_claim(held.uid, Entry(held, 99))
+
+    assert filter_nodes(index, pod("p", units=8), NAMES[:2]).fitting == ["node-1", "node-2"]
+    assert prioritize_nodes(index, pod("p", units=8), NAMES).best == "node-1"
+    assert filter_nodes(index, pod("q", units=8), NAMES[:2]).fitting == ["node-2"]
+    assert prioritize_nodes(index, pod("q", units=8), NAMES).best == "node-2"
+
+
+def test_nothing_is_held_where_a_pod_has_no_place_or_more_than_a_hold() -> None:
+    index = make_index(claim("old", units=80), claim("p", gpu="GPU-b", node="node-2", state="binding"))
+    assert hold_for(index, pod("q", units=8), NodeName("node-1")) is None
+    assert hold_for(index, pod("p", units=8), NodeName("node-2")) is None
+    assert hold_for(index, pod("q"), NodeName("node-2")) is None
+    assert hold_for(index, pod("q", units=8), NodeName("stranger")) is None
+
+
+def test_what_evicted_pods_free_is_for_the_pod_they_were_evicted_for() -> None:
+    index = make_index(claim("victim", units=80), claim("other", node="node-2", gpu="GPU-b", units=40))
+    index.set_ending(PodUid("victim"), ending=True)
+    index.set_nominated(PodUid("vip"), Nomination(NodeName("node-1"), 100, request(60)))
+    low, high = pod("low", units=30), pod("higher", units=30, priority=101)
+
+    index.change_claim(PodUid("victim"), None)  # its process has ended
+    assert filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:2]).fitting == ["node-1"]
+    assert filter_nodes(index, low, NAMES[:2]).fitting == []
+    assert filter_nodes(index, pod("small", units=20), NAMES[:2]).fitting == ["node-1"]
+    assert prioritize_nodes(index, low, NAMES[:1]).best is None
+    assert filter_nodes(index, high, NAMES[:2]).fitting == ["node-1"]
+
+    index.set_nominated(PodUid("vip"), None)
+    assert filter_nodes(index, low, NAMES[:2]).fitting == ["node-1"]
+
+
+def test_before_the_evicted_have_ended_nobody_is_told_to_come_back_for_the_nominated_share() -> None:
+    index = make_index(claim("victim", units=80), claim("other", node="node-2", gpu="GPU-b", units=40))
+    index.set_ending(PodUid("victim"), ending=True)
+    index.set_nominated(PodUid("vip"), Nomination(NodeName("node-1"), 100, request(60)))
+    assert filter_nodes(index, pod("low", units=30), NAMES[:2]).fitting == []  # no error: it is not coming free for it
+    with pytest.raises(ConflictError, match="team-a/victim"):
+        filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:2])
+
+
+def test_a_node_that_counts_in_another_unit_is_not_used() -> None:
+    index = make_index()
+    index.put_node(gpu_node("node-1", "GPU-a", unit=256))
+    found = filter_nodes(index, pod("p", units=8), NAMES[:2])
+    assert found.fitting == ["node-2"]
+    assert "units of 256 MiB, while this cluster counts in 512 MiB" in found.unresolvable[NodeName("node-1")]
+    assert [p.score for p in prioritize_nodes(index, pod("p", units=8), NAMES[:2]).scores] == [0, 10]
+
+
+@given(data=st.data())
+def test_kept_verdicts_are_those_of_a_fresh_index(data: st.DataObject) -> None:
+    """Whatever changes, and whatever was asked before: an answer from what was kept is the answer."""
+    kinds = [pod(f"kind-{n}", units=n) for n in (1, 8, 40)] + [pod("seats", seats=2)]
+    index = make_index()
+    for step in range(data.draw(st.integers(1, 12))):
+        uid = PodUid(f"c{data.draw(st.integers(0, 3))}")
+        if data.draw(st.booleans()):
+            node = data.draw(st.sampled_from(["node-1", "node-2"]))
+            state = data.draw(st.sampled_from(["held", "bound"]))
+            units = data.draw(st.integers(1, 60))
+            found = claim(uid, node=node, gpu="GPU-a" if node == "node-1" else "GPU-b", units=units, state=state)
+            index.change_claim(uid, Entry(found, step))
+        else:
+            index.change_claim(uid, None)
+        if data.draw(st.booleans()):
+            index.put_node(gpu_node("node-2", "GPU-b", units=data.draw(st.integers(30, 50))))
+        fresh = Index()
+        for known in index.nodes.values():
+            fresh.put_node(known)
+        fresh.replace_claims(index.entries)
+        for kind in kinds:
+            assert prioritize_nodes(index, kind, NAMES) == prioritize_nodes(fresh, kind, NAMES)
+            assert outcome(index, kind) == outcome(fresh, kind)
+
+
+def outcome(index: Index, found: Pod) -> object:
+    try:
+        return filter_nodes(index, found, NAMES[:2])
+    except ConflictError as exc:
+        return str(exc)

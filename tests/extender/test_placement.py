@@ -8,8 +8,9 @@ from extender.placement import binpack
 from extender.placement.explaining import explain, why_not
 from extender.placement.fitting import choose, could_ever_fit, fits
 from extender.placement.views import NodeView
-from fracgpu.names import NodeName
+from fracgpu.names import GpuUuid
 from fracgpu.requests import ContainerRequest, PodRequest
+from fracgpu.selectors import GpuSelector
 from tests.extender.builders import UNIT, gpu_view, node_view, request
 
 NODE = node_view("node-1", gpu_view("GPU-a", free=80), gpu_view("GPU-b", free=10), gpu_view("GPU-c", free=24))
@@ -71,18 +72,72 @@ def test_a_plan_never_takes_more_than_is_free(free: list[int], wanted: list[tupl
         assert {share.units for share in shares} == {container.units}
 
 
-def test_the_best_node_has_ten_and_every_other_less() -> None:
-    views = [
-        node_view("empty", gpu_view("GPU-a", free=80)),
-        node_view("tight", gpu_view("GPU-b", free=10)),
-        node_view("tight-too", gpu_view("GPU-c", free=10)),
-        node_view("full", gpu_view("GPU-d", free=2)),
-    ]
-    scores = binpack.score(views, request(8))
-    assert scores[NodeName("tight")] == 10
-    assert all(score < 10 for name, score in scores.items() if name != "tight")
-    assert scores[NodeName("full")] == 0
-    assert scores[NodeName("tight-too")] > scores[NodeName("empty")] > 0
+def test_the_tighter_fit_ranks_first_and_scores_higher() -> None:
+    tight, full_node, empty = (
+        node_view("tight", gpu_view("GPU-a", free=10), gpu_view("GPU-b", free=80)),
+        node_view("full", gpu_view("GPU-c", free=10)),
+        node_view("empty", gpu_view("GPU-d", free=80)),
+    )
+    ranks = [binpack.rank(view, request(8)) for view in (full_node, tight, empty)]
+    assert ranks == [(2, 10), (2, 90), (72, 80)]  # left over on the GPU, then on the node
+    scores = [binpack.score(rank, empty, request(8)) for rank in ranks if rank]
+    assert 9 >= scores[0] == scores[1] > scores[2] >= 1
+    assert binpack.rank(node_view("n", gpu_view("GPU-a", free=7)), request(8)) is None
+
+
+@given(
+    free=st.lists(st.tuples(st.integers(-5, 20), st.integers(0, 4)), min_size=1, max_size=5),
+    units=st.integers(0, 12),
+    seats=st.integers(1, 4),
+    gpus=st.integers(1, 3),
+)
+def test_a_rank_is_what_the_chosen_plan_leaves_over(
+    free: list[tuple[int, int]], units: int, seats: int, gpus: int
+) -> None:
+    view = node_view("n", *(gpu_view(f"GPU-{n}", free=u, units=20, free_seats=s) for n, (u, s) in enumerate(free)))
+    wanted = request(units, gpus=gpus) if units else request(seats=seats, gpus=gpus)
+    plan, rank = choose(view, wanted), binpack.rank(view, wanted)
+    assert (plan is None) == (rank is None) == (not fits(view, wanted))
+    if plan is not None and rank is not None:
+        taken = plan.per_gpu()
+        assert rank[0] == sum(gpu.free_units - taken[gpu.uuid].units for gpu in view.gpus if gpu.uuid in taken)
+
+
+MODELS = node_view(
+    "node-1",
+    gpu_view("GPU-a", free=80, product="NVIDIA A100-SXM4-80GB"),
+    gpu_view("GPU-b", free=10, product="NVIDIA A10"),
+    gpu_view("GPU-c", free=40, product="Tesla T4"),
+)
+
+
+@pytest.mark.parametrize(
+    ("selector", "want"),
+    [
+        (GpuSelector(models=("a10",)), "GPU-b"),
+        (GpuSelector(models=("A100*",)), "GPU-a"),
+        (GpuSelector(models=("t?", "A100-SXM4-*")), "GPU-c"),
+        (GpuSelector(not_models=("A10",)), "GPU-c"),
+        (GpuSelector(uuids=(GpuUuid("GPU-a"),)), "GPU-a"),
+        (GpuSelector(not_uuids=(GpuUuid("GPU-b"), GpuUuid("GPU-c"))), "GPU-a"),
+        (GpuSelector(models=("H100",)), None),
+        (GpuSelector(models=("A",)), None),
+    ],
+)
+def test_only_acceptable_gpus_are_chosen(selector: GpuSelector, want: str | None) -> None:
+    wanted = PodRequest((ContainerRequest("main", 1, 8, 0, selector=selector),))
+    plan = choose(MODELS, wanted)
+    assert (plan and plan.containers["main"][0].gpu) == want
+    assert fits(MODELS, wanted) == could_ever_fit(MODELS, wanted) == (want is not None)
+    assert (binpack.rank(MODELS, wanted) is None) == (want is None)
+
+
+def test_the_reason_names_the_models_asked_and_had() -> None:
+    wanted = PodRequest((ContainerRequest("main", 1, 8, 0, selector=GpuSelector(models=("H100",))),))
+    sentence = "needs 4 GiB on one GPU (model H100); its GPUs are NVIDIA A10, NVIDIA A100-SXM4-80GB, Tesla T4"
+    assert why_not(MODELS, wanted) == sentence
+    small = PodRequest((ContainerRequest("main", 1, 20, 0, selector=GpuSelector(models=("A10",))),))
+    assert why_not(MODELS, small) == "needs 10 GiB on one GPU (model A10); the largest free piece is 5 GiB"
 
 
 CLUSTER = [

@@ -4,33 +4,35 @@ from typing import Any
 
 import pytest
 
-from extender.binding import bound_claim
 from extender.ledger.claims import Claim, Entry
-from extender.reconciler import granted_claims, has_ended, rebuilt_claims
+from extender.observing import bound_claim, granted_claims, has_ended, rebuilt_claims
 from extender.reconciling import Drift, Facts, Repair, is_at_least, judge
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from tests.extender.builders import UNIT, claim, gpu_node, grant, pod
 
-NOW = 1000
 BINDING = claim("pod-1", state="binding")
 BOUND = claim("pod-1")
+HELD = claim("pod-1", state="held")
 ELSEWHERE = claim("pod-1", gpu="GPU-b")
 
 
 def facts(**known: Any) -> Facts:
     nothing: dict[str, Any] = {"entry": None, "planned": None, "granted": None, "ended_at": "", "node": None}
-    return Facts(**(nothing | known), now_ms=NOW)
+    return Facts(**(nothing | {"is_overdue": False} | known))
 
 
 CASES: dict[str, tuple[Facts, Repair | None]] = {
     "nothing is known": (facts(), None),
     "bound as planned": (facts(entry=Entry(BOUND, 0), planned=BOUND), None),
     "bound and granted as planned": (facts(entry=Entry(BOUND, 0), planned=BOUND, granted=BOUND), None),
-    "a bind is under way": (facts(entry=Entry(BINDING, NOW + 1)), None),
-    "a bind's deadline has passed": (facts(entry=Entry(BINDING, NOW)), Repair(Drift.UNSETTLED, BINDING, None)),
+    "a bind is under way": (facts(entry=Entry(BINDING, 1)), None),
+    "a bind's deadline has passed": (
+        facts(entry=Entry(BINDING, 1), is_overdue=True),
+        Repair(Drift.UNSETTLED, BINDING, None),
+    ),
     "the pod is seen bound": (
-        facts(entry=Entry(BINDING, NOW + 1), planned=BOUND),
+        facts(entry=Entry(BINDING, 1), planned=BOUND),
         Repair(Drift.CONFIRMED, BINDING, BOUND),
     ),
     "the ledger forgot a bound pod": (facts(planned=BOUND), Repair(Drift.UNKNOWN_POD, None, BOUND)),
@@ -40,7 +42,7 @@ CASES: dict[str, tuple[Facts, Repair | None]] = {
         Repair(Drift.OFF_PLAN, BOUND, ELSEWHERE),
     ),
     "bound to other shares than reserved": (
-        facts(entry=Entry(BINDING, NOW + 1), planned=ELSEWHERE),
+        facts(entry=Entry(BINDING, 1), planned=ELSEWHERE),
         Repair(Drift.OFF_PLAN, BINDING, ELSEWHERE),
     ),
     "ended, and the plugin has seen it": (
@@ -56,6 +58,16 @@ CASES: dict[str, tuple[Facts, Repair | None]] = {
         None,
     ),
     "ended, and its node is gone": (facts(entry=Entry(BOUND, 0), ended_at="50"), Repair(Drift.RELEASED, BOUND, None)),
+    "a held pod waits": (facts(entry=Entry(HELD, 1)), None),
+    "a held pod is gone": (facts(entry=Entry(HELD, 1), ended_at="50"), Repair(Drift.RELEASED, HELD, None)),
+    "a held pod was bound by somebody else": (
+        facts(entry=Entry(HELD, 1), planned=ELSEWHERE),
+        Repair(Drift.OFF_PLAN, HELD, ELSEWHERE),
+    ),
+    "the node counts in another unit by now": (
+        facts(entry=Entry(BOUND, 0), planned=BOUND, node=gpu_node("node-1", unit=768)),
+        Repair(Drift.FOREIGN_UNIT, BOUND, claim("pod-1", units=6, unit=768)),
+    ),
     "not seen to have ended": (facts(entry=Entry(BOUND, 0), node=gpu_node("node-1", observed="60")), None),
 }
 
@@ -124,3 +136,12 @@ def test_a_grant_with_an_impossible_number_is_left_out() -> None:
         grant("sound", "GPU-a", units=8),
     )
     assert [found.name for found in granted_claims(gpu_node("node-1", "GPU-a", grants=grants))] == ["sound"]
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "want"),
+    [(1000, True), (1001, False), (6000, False), (6001, True)],
+    ids=["passed", "not yet", "the furthest", "set before the clock jumped back"],
+)
+def test_when_a_reservation_is_overdue(deadline_ms: int, want: bool) -> None:
+    assert Entry(BINDING, deadline_ms).is_overdue(now_ms=1000, lifetime_seconds=5) is want

@@ -23,7 +23,7 @@ class Follower:
         self,
         client: KubeClient,
         *,
-        keep: Callable[[Pod], bool] = lambda _: True,
+        keep: Callable[[Pod], Pod | None] = lambda pod: pod,
         backoff: Backoff | None = None,
         field_selector: str = "",
     ) -> None:

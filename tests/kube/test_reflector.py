@@ -118,7 +118,7 @@ async def test_a_list_that_expires_between_its_pages_begins_again(client: KubeCl
 async def test_what_is_not_kept_is_told_as_deleted(client: KubeClient, server: Server) -> None:
     server.pods = [make_pod("a", version=1), make_pod("x", version=2, status={"phase": "Failed"})]
     server.version = 10
-    async with running(Follower(client, keep=lambda pod: not pod.is_terminal)) as follower:
+    async with running(Follower(client, keep=lambda pod: None if pod.is_terminal else pod)) as follower:
         watch = await connected(server)
         watch.send("MODIFIED", make_pod("a", version=11, status={"phase": "Succeeded"}))
         watch.send("MODIFIED", make_pod("x", version=12, status={"phase": "Failed"}))
@@ -214,7 +214,7 @@ async def test_a_server_that_went_away_is_found_again(client: KubeClient, server
 
 
 async def test_an_error_of_the_reader_ends_the_run(client: KubeClient, server: Server) -> None:
-    def refuse(pod: Pod) -> bool:
+    def refuse(pod: Pod) -> Pod:
         raise LookupError(pod.uid)
 
     server.pods = [make_pod("a", version=1)]

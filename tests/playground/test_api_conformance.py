@@ -492,6 +492,26 @@ async def test_a_gpunode_keeps_its_status_apart(api: Api) -> None:
     assert (code, body["status"], body["details"]["group"]) == (200, "Success", "fracgpu.io")
 
 
+async def test_a_disruption_budget_starts_with_a_status_that_allows_nothing(api: Api) -> None:
+    """Nobody computes it here: what it allows is written by whoever plays the controller."""
+    everywhere = "/apis/policy/v1/poddisruptionbudgets"
+    path = f"/apis/policy/v1/namespaces/{api.namespace}/poddisruptionbudgets"
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "a"}}}
+    manifest = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "a"}, "spec": spec}
+    nothing = {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}
+    code, created = await api.send("POST", path, {**manifest, "status": {"disruptionsAllowed": 7}})
+    assert (code, created["spec"], created["status"], created["metadata"]["generation"]) == (201, spec, nothing, 1)
+    both = {"spec": {"maxUnavailable": 2}, "status": {"disruptionsAllowed": 2, "disruptedPods": None}}
+    code, patched = await api.send("PATCH", f"{path}/a/status", both, kind=MERGE)
+    assert (code, patched["spec"], patched["status"]) == (200, spec, {**nothing, "disruptionsAllowed": 2})
+    _, listed = await api.send("GET", everywhere)
+    assert [item["status"] for item in listed["items"] if item["metadata"]["uid"] == created["metadata"]["uid"]] == [
+        {**nothing, "disruptionsAllowed": 2}
+    ]
+    version = created["metadata"]["resourceVersion"]
+    assert await api.events(f"{everywhere}?resourceVersion={version}", count=1) == [("MODIFIED", "a")]
+
+
 async def test_server_side_apply_creates_merges_and_removes_what_is_no_longer_named(api: Api) -> None:
     path = f"{GPUNODES}/{api.namespace}"
     manifest = {"apiVersion": "fracgpu.io/v1alpha1", "kind": "GPUNode", "metadata": {"name": api.namespace}}

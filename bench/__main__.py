@@ -1,0 +1,83 @@
+"""Runs the benchmark: ``make bench``, or ``python -m bench [--only filter,memory] [--quick] [--output FILE]``.
+
+A missed target is a result and not a failure; the exit status is 1 where something could not be measured.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import traceback
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from bench.machine import describe_machine
+from bench.report import show
+from bench.sections import ON_LABS, QUICK, SECTIONS, Results, Scale, measure, measure_labs
+
+_WIDTH: Final = 120  # of the tables where nobody knows how wide it is
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, write; returns the exit status."""
+    arguments = _arguments(argv)
+    scale = QUICK if arguments.quick else Scale()
+    results = asyncio.run(_run(scale, arguments.only))
+    arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+    show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    return 1 if any(isinstance(found, dict) and "failed" in found for found in results.values()) else 0
+
+
+async def _run(scale: Scale, only: list[str]) -> Results:
+    progress = Console(stderr=True)
+    results: Results = {"machine": describe_machine()}
+    labs = [section for section in ON_LABS if section in only]
+    if labs:
+        progress.print(f"measuring {', '.join(labs)} ...")
+        found = await _attempt(measure_labs(scale, set(labs)))
+        results |= found if "failed" not in found else dict.fromkeys(labs, found)
+    for section in only:
+        if section not in ON_LABS:
+            progress.print(f"measuring {section} ...")
+            results[section] = await _attempt(measure(section, scale))
+    return results
+
+
+async def _attempt(measuring: Awaitable[Results]) -> Results:
+    """What cannot be measured is told, and does not take the rest with it."""
+    try:
+        return await measuring
+    except Exception as exc:
+        traceback.print_exc()
+        return {"failed": f"{type(exc).__name__}: {exc}"}
+
+
+def _arguments(argv: list[str] | None) -> Any:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measures the extender. Takes some minutes.")
+    parser.add_argument(
+        "--only",
+        type=_sections,
+        default=list(SECTIONS),
+        metavar="NAMES",
+        help=f"these sections, with commas between: {','.join(SECTIONS)} (default: all)",
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the numbers mean nothing")
+    parser.add_argument(
+        "--output", type=Path, default=Path("bench.json"), metavar="FILE", help="the results (default: bench.json)"
+    )
+    return parser.parse_args(argv)
+
+
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What the extender reads of pods and GPUNodes: which concern it, what they claim, whether they have ended. Pure.
+
+A cluster has tens of thousands of pods, and each replica keeps them all: `reduced` leaves of each what is ever asked.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from extender.index import Nomination
+from extender.ledger.claims import Claim, ClaimState
+from extender.reconciling import Facts, judge
+from fracgpu.errors import InputError, PlanError, RequestError
+from fracgpu.gpunodes import GpuNode
+from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
+from fracgpu.plans import Plan, check_shares, decode_plan
+from fracgpu.pods import Container, ContainerStatus, Pod, PodSpec, PodStatus, Resources
+from fracgpu.quantities import parse_count
+from fracgpu.requests import gpu_resource_names, request_of
+
+_RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
+_logger = logging.getLogger(__name__)
+
+
+def reduced(pod: Pod) -> Pod | None:
+    """What is kept of a pod; None for one that is none of fracgpu's business."""
+    if not asks_gpu(pod):
+        return None
+    meta, spec, status = pod.metadata, pod.spec, pod.status or PodStatus()
+    return Pod(
+        msgspec.structs.replace(
+            meta,
+            generate_name="",
+            annotations={key: value for key, value in pod.annotations.items() if key.startswith(f"{DOMAIN}/")},
+            # Pods of one workload have the same labels: their texts are kept once.
+            labels={sys.intern(key): sys.intern(value) for key, value in (meta.labels or {}).items()},
+        ),
+        PodSpec(
+            NodeName(sys.intern(spec.node_name)),
+            priority=spec.priority,
+            containers=tuple(map(_reduced_container, pod.containers)),
+            init_containers=tuple(map(_reduced_container, pod.init_containers)),
+        ),
+        PodStatus(
+            sys.intern(status.phase),
+            nominated_node_name=status.nominated_node_name,
+            container_statuses=tuple(filter(_is_running, status.container_statuses or ())),
+            init_container_statuses=tuple(filter(_is_running, status.init_container_statuses or ())),
+        ),
+    )
+
+
+def reduced_node(node: GpuNode) -> GpuNode:
+    """A GPUNode with the texts that many of them share kept once."""
+    gpus = tuple(msgspec.structs.replace(gpu, product=sys.intern(gpu.product)) for gpu in node.spec.gpus)
+    return msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, gpus=gpus))
+
+
+def bound_claim(pod: Pod) -> Claim | None:
+    """What a pod claims by the plan that its Binding carried; None where it is not bound, or not by fracgpu.
+
+    Whoever may edit a pod may edit its annotation, so a plan is believed only as far as it is what the pod asks for:
+    the same containers, each with as many units or seats as its limit says.
+    """
+    if not pod.spec.node_name or pod.allocation is None:
+        return None
+    try:
+        plan = decode_plan(pod.allocation)
+        if not _is_asked_for(plan, pod):
+            raise PlanError("the allocation annotation is not what the pod's limits ask for")
+    except InputError as exc:
+        _logger.warning("allocation annotation ignored", extra={"pod": pod.key, "error": str(exc)})
+        return None
+    return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name, ClaimState.BOUND, plan)
+
+
+def _is_asked_for(plan: Plan, pod: Pod) -> bool:
+    asked = {
+        container.name: (parse_count(container.limit(RESOURCE_MEMORY)), parse_count(container.limit(RESOURCE_REPLICA)))
+        for container in (*pod.containers, *pod.init_containers)
+        if gpu_resource_names(container)
+    }
+    planned = {}
+    for name, shares in plan.containers.items():
+        units, seats = sum(share.units for share in shares), sum(share.seats for share in shares)
+        planned[name] = (0 if seats else units, seats)  # seats take their units with them, which no limit counts
+    return asked == planned
+
+
+def asks_gpu(pod: Pod) -> bool:
+    """Whether a pod is any of fracgpu's business: it has a plan, or a container that names one of our resources."""
+    return pod.allocation is not None or any(
+        container.limit(name)
+        for container in (*pod.containers, *pod.init_containers)
+        for name in (RESOURCE_MEMORY, RESOURCE_REPLICA)
+    )
+
+
+def has_ended(pod: Pod) -> bool:
+    """Whether a pod that still exists will never use its share again: its phase alone proves nothing."""
+    return pod.is_terminal and pod.all_terminated
+
+
+def nomination_of(pod: Pod) -> Nomination | None:
+    """For which node others were evicted so that this pod can run there; None once it is bound, or is ending."""
+    node = pod.status.nominated_node_name if pod.status else ""
+    if not node or pod.spec.node_name or pod.metadata.deletion_timestamp is not None:
+        return None
+    try:
+        request = request_of(pod)
+    except RequestError:
+        return None
+    return Nomination(NodeName(node), pod.priority, request) if request else None
+
+
+def granted_claims(node: GpuNode) -> Iterable[Claim]:
+    """What pods claim by the kubelet's grants; grants with impossible numbers are left out."""
+    for grant in node.status.grants:
+        try:
+            check_shares(grant.containers)
+        except PlanError as exc:
+            _logger.error("grant ignored", extra={"node": node.node, "uid": grant.pod_uid, "error": str(exc)})
+            continue
+        containers = {
+            name: tuple(sorted(shares, key=lambda share: share.gpu)) for name, shares in grant.containers.items()
+        }
+        plan = Plan(node.spec.memory_unit, containers)
+        yield Claim(grant.pod_uid, grant.namespace, grant.name, node.node, ClaimState.BOUND, plan)
+
+
+def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]:
+    """Everything that is taken, from the API server alone: plans of pods that live, and grants that plugins keep."""
+    granted = {claim.uid: claim for node in nodes for claim in granted_claims(node)}
+    living = {pod.uid: pod for pod in pods if not has_ended(pod)}
+    repairs = (
+        judge(
+            Facts(
+                entry=None,
+                planned=bound_claim(living[uid]) if uid in living else None,
+                granted=granted.get(uid),
+                ended_at="",
+                node=None,
+                is_overdue=False,
+            )
+        )
+        for uid in {**living, **granted}
+    )
+    return [repair.after for repair in repairs if repair is not None and repair.after is not None]
+
+
+def _reduced_container(container: Container) -> Container:
+    limits = {name: amount for name in _RESOURCES if (amount := container.limit(name))}
+    return Container(sys.intern(container.name), Resources(limits=limits) if limits else None, container.restart_policy)
+
+
+def _is_running(status: ContainerStatus) -> bool:
+    """Only these say anything: see `Pod.all_terminated`."""
+    return status.state is not None and status.state.running is not None

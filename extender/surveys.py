@@ -1,0 +1,151 @@
+"""What every node says to one request, kept until the node changes: the reason why a decision costs dictionary lookups.
+
+Pods come in kinds: those of one Deployment ask the same. A survey of a kind holds each node's verdict (for filter) and
+rank (for prioritize), computed when first asked for; the index tells which nodes have changed since. No I/O.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from extender.placement import binpack
+from extender.placement.explaining import reason_key, why_not
+from extender.placement.fitting import could_ever_fit, fits
+from extender.placement.views import NodeView
+from extender.wire import HostPriority
+from fracgpu.names import NodeName
+from fracgpu.quantities import Mib
+from fracgpu.requests import PodRequest
+
+UNKNOWN_NODE: Final = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
+_KEPT: Final = 16
+"""Surveys that are kept: about 2 MB each for 5000 nodes, and more kinds of pods than usually wait at once."""
+
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a node fits, and if not, why, and whether an eviction of pods could change that."""
+
+    fits: bool = False
+    reason: str = ""
+    resolvable: bool = True
+
+
+class Ranked(NamedTuple):
+    """A node among the candidates; the smallest of them, compared as a tuple, is the best.
+
+    Attributes:
+        unfit: whether the pod does not fit there.
+        rank: the policy's, the smaller, the better.
+        name: the node's: of equals, the first by name is the best.
+        priority: its answer to prioritize as one that is not the best.
+    """
+
+    unfit: bool
+    rank: tuple[int, int]
+    name: NodeName
+    priority: HostPriority
+
+
+FITS: Final = Verdict(fits=True)
+_UNKNOWN: Final = Verdict(reason=UNKNOWN_NODE, resolvable=False)
+
+
+class _Kept(dict[NodeName, _V]):
+    """Node name -> what `compute` says of it, computed when first looked up."""
+
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[NodeName], _V]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, name: NodeName) -> _V:
+        found = self[name] = self._compute(name)
+        return found
+
+
+class Survey:
+    """One request's verdicts and ranks.
+
+    Attributes:
+        verdicts: node name -> verdict; a lookup never fails.
+        ranks: node name -> its place among the candidates; a lookup never fails.
+    """
+
+    def __init__(self, request: PodRequest, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
+        self._request = request
+        self._view = view
+        self._unit = unit
+        self._refusals: dict[tuple[int, bool], Verdict] = {}  # largest piece, resolvable -> verdict
+        self.verdicts = _Kept(lambda name: self.verdict_of(view(name)))
+        self.ranks = _Kept(lambda name: self.rank_of(name, view(name)))
+
+    def forget(self, name: NodeName) -> None:
+        """A node has changed."""
+        self.verdicts.pop(name, None)
+        self.ranks.pop(name, None)
+
+    def verdict_of(self, view: NodeView | None) -> Verdict:
+        """What a node says, seen in this way."""
+        if view is None:
+            return _UNKNOWN
+        if view.unit != self._unit:
+            return Verdict(reason=_foreign_unit(view, self._unit), resolvable=False)
+        if fits(view, self._request):
+            return FITS
+        resolvable = could_ever_fit(view, self._request)
+        key = reason_key(view, self._request)
+        if key is None:
+            return Verdict(reason=why_not(view, self._request), resolvable=resolvable)
+        found = self._refusals.get((key, resolvable))
+        if found is None:
+            found = Verdict(reason=why_not(view, self._request), resolvable=resolvable)
+            self._refusals[key, resolvable] = found
+        return found
+
+    def rank_of(self, name: NodeName, view: NodeView | None) -> Ranked:
+        """What a node is worth, seen in this way."""
+        rank = binpack.rank(view, self._request) if view is not None and view.unit == self._unit else None
+        if view is None or rank is None:
+            return Ranked(True, (0, 0), name, HostPriority(name, 0))
+        return Ranked(False, rank, name, HostPriority(name, binpack.score(rank, view, self._request)))
+
+
+class Surveys:
+    """The surveys of the kinds of pods seen last."""
+
+    def __init__(self, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
+        self._view = view
+        self._unit = unit
+        self._kept: OrderedDict[PodRequest, Survey] = OrderedDict()  # request -> survey, that used last at the end
+
+    def of(self, request: PodRequest) -> Survey:
+        """The survey of a request, perhaps a new one."""
+        found = self._kept.get(request)
+        if found is None:
+            found = self._kept[request] = Survey(request, view=self._view, unit=self._unit)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(request)
+        return found
+
+    def forget(self, name: NodeName) -> None:
+        """A node has changed."""
+        for survey in self._kept.values():
+            survey.forget(name)
+
+    def clear(self) -> None:
+        """Everything has changed."""
+        self._kept.clear()
+
+
+def _foreign_unit(view: NodeView, unit: Mib) -> str:
+    return (
+        f"counts memory in units of {view.unit} MiB, while this cluster counts in {unit} MiB: "
+        "give its device plugin the same --memory-unit-mib"
+    )
