@@ -6,7 +6,8 @@ where something is wrong, because kube-scheduler does not read the body of anyth
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from extender.filtering import Filtered, explain_pod, filter_nodes, hold_for, prioritize_nodes
+from extender.filtering import BehindError, Filtered, explain_pod, filter_nodes, hold_for, prioritize_nodes
 from extender.index import Index
 from extender.ledger.claims import Claim
 from extender.ledger.ledger import AlreadyClaimedError, Ledger
@@ -33,11 +34,14 @@ from extender.wire import (
     decode_preemption_args,
 )
 from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, UnavailableError
-from fracgpu.names import NodeName
+from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
 
 _T = TypeVar("_T")
+_BEHIND_SECONDS: Final = 10.0  # far more than any event takes
+_REMEMBERED: Final = 10_000
 _ATTEMPTS: Final = 3  # other replicas may be faster that often
+_SLICE: Final = 10  # nodes on which victims are chosen in one go: some 10 ms, so that binds go on meanwhile
 _logger = logging.getLogger(__name__)
 _JSON: Final = "application/json"
 
@@ -51,15 +55,25 @@ class Extender:
         reconciler: keeps both true.
         metrics: what is counted.
         hold_seconds: for how long the best node is held for a pod between prioritize and bind; 0 holds nothing.
+        clock: seconds that only grow.
     """
 
     def __init__(
-        self, *, index: Index, ledger: Ledger, reconciler: Reconciler, metrics: Metrics, hold_seconds: float
+        self,
+        *,
+        index: Index,
+        ledger: Ledger,
+        reconciler: Reconciler,
+        metrics: Metrics,
+        hold_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
         self._ledger = ledger
         self._reconciler = reconciler
         self._hold_seconds = hold_seconds
+        self._clock = clock
+        self._behind_since: dict[PodUid, float] = {}  # pod UID -> when it was first told so, and ever since
         self.metrics = metrics
 
     async def filter(self, body: bytes) -> FilterResult:
@@ -68,11 +82,8 @@ class Extender:
         self._require_ready()
         names, nodes = candidates(args)
 
-        def decide() -> Filtered:
-            return filter_nodes(self._index, args.pod, names)
-
         # kube-scheduler does not ask for priorities where only one node is left: that one is held here.
-        found = await self._decide(args.pod, decide, best=lambda found: found.only)
+        found = await self._decide(args.pod, lambda: self._filter(args.pod, names), best=lambda found: found.only)
         if not found.fitting and not self._reconciler.is_current:
             # A pod that fits nowhere waits for the next event in the cluster: not to be said of an old picture.
             raise UnavailableError("the API server cannot be followed at the moment; try again")
@@ -122,6 +133,24 @@ class Extender:
         self.metrics.holds.labels("given_up").inc()
         return decide()
 
+    def _filter(self, pod: Pod, names: Sequence[NodeName]) -> Filtered:
+        """Sort out the candidates; tell a pod for some seconds only that we are yet to hear of something.
+
+        Else a lasting difference between GPUNodes and what the kubelets offer would keep pods from being preempted for.
+        """
+        try:
+            found = filter_nodes(self._index, pod, names)
+        except BehindError:
+            now = self._clock()
+            if now - self._behind_since.setdefault(pod.uid, now) < _BEHIND_SECONDS:
+                raise
+            return filter_nodes(self._index, pod, names, may_be_behind=False)
+        finally:
+            if len(self._behind_since) > _REMEMBERED:
+                self._behind_since.clear()
+        self._behind_since.pop(pod.uid, None)
+        return found
+
     async def _hold(self, claim: Claim) -> bool:
         """Hold shares; False where the ledger had changed, and the choice is to be made anew."""
         limits = self._index.limits(claim)
@@ -142,9 +171,18 @@ class Extender:
         await self._ledger.catch_up()
         if not self._reconciler.is_current:
             raise UnavailableError("the API server cannot be followed at the moment, and nobody is evicted blindly")
-        victims = preempt(self._index, args, pods=self._reconciler.pods_by_uid, budgets=self._reconciler.budgets)
-        _logger.info("chose victims", extra={"pod": args.pod.key, "uid": args.pod.uid, "nodes": len(victims)})
-        return ExtenderPreemptionResult(victims)
+        answer, count = {}, 0
+        decisions = preempt(self._index, args, pods=self._reconciler.pods_by_uid, budgets=self._reconciler.budgets)
+        for count, (name, victims) in enumerate(decisions, start=1):
+            if victims is not None:
+                answer[name] = victims
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        _logger.info(
+            "chose victims",
+            extra={"pod": args.pod.key, "uid": args.pod.uid, "nodes_in": count, "nodes_ok": len(answer)},
+        )
+        return ExtenderPreemptionResult(answer)
 
     async def bind(self, body: bytes) -> BindingResult:
         """Bind a pod."""

@@ -44,12 +44,25 @@ class Prioritized:
     best: NodeName | None = None
 
 
-def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName]) -> Filtered:
+class BehindError(ConflictError):
+    """kube-scheduler finds room where this replica knows of none: it has seen a pod end that we have not yet."""
+
+    reason = "Behind"
+
+
+def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName], *, may_be_behind: bool = True) -> Filtered:
     """Sort out the candidates for a pod.
+
+    Args:
+        index: the cluster.
+        pod: asks for GPUs, or not.
+        names: the candidates.
+        may_be_behind: whether a candidate that kube-scheduler should not have sent means that it knows more.
 
     Raises:
         ConflictError: nothing fits now, but only because of what will soon have passed: kube-scheduler tries a pod
             again after an error, while one that fits nowhere waits for an event in the cluster.
+        BehindError: nothing fits by what we know, which is not all.
         UnavailableError: nothing fits now, and a node that offers our resources is not known yet.
     """
     try:
@@ -64,6 +77,8 @@ def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName]) -> Filtered:
     result = _sort_out(index, pod, request, names)
     if not result.fitting:
         _raise_if_passing(index, pod, request, result.failed)
+        if may_be_behind:
+            _raise_if_behind(index, request, result.failed)
         _raise_if_unknown(index, names)
     return result
 
@@ -157,6 +172,16 @@ def _raise_if_passing(index: Index, pod: Pod, request: PodRequest, failed: Mappi
             raise ConflictError(
                 f"there is room on {name} as soon as the shares of {pods} are settled or known to be free; try again"
             )
+
+
+def _raise_if_behind(index: Index, request: PodRequest, failed: Iterable[NodeName]) -> None:
+    amount = (
+        sum(container.gpus * container.units for container in request.containers),
+        sum(container.gpus * container.seats for container in request.containers),
+    )
+    for name in failed:
+        if index.is_behind(name, amount):
+            raise BehindError(f"kube-scheduler knows of room on {name} that fracgpu is yet to hear of; try again")
 
 
 def _raise_if_unknown(index: Index, names: Iterable[NodeName]) -> None:

@@ -20,6 +20,9 @@ from fracgpu.plans import Share, sum_shares
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
 from fracgpu.requests import PodRequest
 
+Amount = tuple[int, int]
+"""Of a node as a whole: units, seats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nomination:
@@ -55,6 +58,7 @@ class Index:
         self._on_node: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods with a claim there
         self._passing: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> those of them that pass
         self._views: dict[NodeName, NodeView] = {}  # node name -> view; missing where something changed since
+        self._promised: dict[NodeName, Amount] = {}  # node name -> see `promised`; missing where something changed
         self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
         self._nominated: dict[PodUid, Nomination] = {}  # pod UID -> where others were evicted for it
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
@@ -119,6 +123,22 @@ class Index:
         """The claims on a node, by pod."""
         return sorted((self._entries[uid].claim for uid in self._on_node.get(name, ())), key=lambda claim: claim.pod)
 
+    def is_behind(self, name: NodeName, amount: Amount) -> bool:
+        """Whether so much, asked of the node as a whole, is more than it has left by the pods that we know of.
+
+        kube-scheduler sends only nodes whose sum of the resource suffices. Where it sends one of which we know that it
+        does not, it has seen a pod end of which we are yet to hear.
+        """
+        node = self._nodes.get(name)
+        if node is None:
+            return False
+        promised = self._promised.get(name)
+        if promised is None:
+            promised = self._promised[name] = self._sum_promised(name)
+        gpus = [gpu for gpu in node.spec.gpus if gpu.healthy]
+        units, seats = sum(gpu.units for gpu in gpus), sum(gpu.replicas for gpu in gpus)
+        return amount[0] > units - promised[0] or amount[1] > seats - promised[1]
+
     def limits(self, claim: Claim) -> dict[GpuUuid, tuple[int, int]]:
         """Units and seats of each GPU that a claim takes; none of a GPU that its node has not."""
         node = self._nodes.get(claim.node)
@@ -142,6 +162,7 @@ class Index:
         self._entries.clear()
         self._on_node.clear()
         self._passing.clear()
+        self._promised.clear()
         self._views.clear()
         self.surveys.clear()
         for uid, entry in entries.items():
@@ -152,6 +173,7 @@ class Index:
         before = self._entries.pop(uid, None)
         if before is not None:
             node = before.claim.node
+            self._promised.pop(node, None)
             _discard(self._on_node, node, uid)
             _discard(self._passing, node, uid)
             if entry is None or entry.claim.node != node or entry.claim.plan != before.claim.plan:
@@ -184,10 +206,21 @@ class Index:
 
     def _note_passing(self, uid: PodUid) -> None:
         claim = self._entries[uid].claim
+        self._promised.pop(claim.node, None)
         if uid in self._ending or claim.state is not ClaimState.BOUND:
             self._passing[claim.node].add(uid)
         else:
             _discard(self._passing, claim.node, uid)
+
+    def _sum_promised(self, name: NodeName) -> Amount:
+        """What kube-scheduler counts for the pods of a node: units, or seats without the units that they take."""
+        claims = (
+            self._entries[uid].claim
+            for uid in self._on_node.get(name, ())
+            if uid not in self._ending and self._entries[uid].claim.state is not ClaimState.HELD
+        )
+        shares = [share for claim in claims for shares in claim.plan.containers.values() for share in shares]
+        return sum(share.units for share in shares if not share.seats), sum(share.seats for share in shares)
 
     def _is_binding(self, uid: PodUid) -> bool:
         return uid not in self._ending and self._entries[uid].claim.state is ClaimState.BINDING

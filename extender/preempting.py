@@ -12,7 +12,7 @@ Where only the sum of the units has room and no single GPU, kube-scheduler sees 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,13 +58,21 @@ class _Budgets:
     def __init__(self, budgets: Iterable[PodDisruptionBudget]) -> None:
         self.allowed: dict[str, int] = {}  # budget -> how many of its pods may be evicted now
         self._by_namespace: defaultdict[str, list[PodDisruptionBudget]] = defaultdict(list)  # namespace -> its budgets
+        # Namespace and labels -> budgets that select them: the pods of one workload differ in little else.
+        self._selecting: dict[tuple[str, frozenset[tuple[str, str]]], list[PodDisruptionBudget]] = {}
         for budget in budgets:
             self.allowed[budget.key] = budget.disruptions_allowed
             self._by_namespace[budget.metadata.namespace].append(budget)
 
     def covering(self, pod: Pod) -> tuple[str, ...]:
         """The budgets that the eviction of this pod draws on."""
-        return tuple(budget.key for budget in self._by_namespace.get(pod.metadata.namespace, ()) if budget.covers(pod))
+        namespace = pod.metadata.namespace
+        key = (namespace, frozenset((pod.metadata.labels or {}).items()))
+        selecting = self._selecting.get(key)
+        if selecting is None:
+            selecting = [budget for budget in self._by_namespace.get(namespace, ()) if budget.selects(pod)]
+            self._selecting[key] = selecting
+        return tuple(budget.key for budget in selecting if budget.covers(pod))
 
 
 def preempt(
@@ -73,7 +81,7 @@ def preempt(
     *,
     pods: Mapping[str, Pod],
     budgets: Iterable[PodDisruptionBudget],
-) -> dict[NodeName, MetaVictims]:
+) -> Iterator[tuple[NodeName, MetaVictims | None]]:
     """Choose the victims on every node that kube-scheduler offers.
 
     Offered victims that hold no GPU stay, since they are in the way for another reason, such as CPU. The others are
@@ -85,18 +93,18 @@ def preempt(
         pods: UID -> pod, of all that ask for GPUs.
         budgets: all of the cluster.
 
-    Returns:
-        Node name -> victims, for those nodes only on which the pod will fit when its victims have ended.
+    Yields:
+        Every node that was offered, with the victims after whose end the pod will fit there; None where there are none
+        to be named. Each is decided when it is asked for: all of a large cluster together may take a second.
     """
     offers = _offers(args)
     try:
         request = request_of(args.pod)
     except RequestError:
-        return {}  # it can never be placed, and filter says why
-    if request is None:
-        return {name: _as_offered(offer) for name, offer in offers.items() if offer.uids}
-    attempt = _Attempt(nodes, args.pod, request, pods=pods, budgets=_Budgets(budgets))
-    return {name: victims for name, offer in offers.items() if (victims := attempt.victims_on(name, offer)) is not None}
+        return  # it can never be placed, and filter says why
+    attempt = _Attempt(nodes, args.pod, request, pods=pods, budgets=_Budgets(budgets)) if request else None
+    for name, offer in offers.items():
+        yield name, attempt.victims_on(name, offer) if attempt else _as_offered(offer)
 
 
 class _Attempt:
@@ -130,10 +138,10 @@ class _Attempt:
             # There is room even beside pods that are ending, which kube-scheduler's sum still counts, and it wants to
             # evict all the same: for CPU, memory or a port. How much of these a pod with a GPU holds is not known
             # here; without all that was offered, this one might wait for ever.
-            return _as_offered(offer) if offer.uids else None
+            return _as_offered(offer)
         claimed = {claim.uid for claim in claims}
         kept = [self._offered(uid, offer) for uid in offer.uids if uid not in claimed]
-        return self._answer([*kept, *chosen], offer) if kept or chosen else None
+        return self._answer([*kept, *chosen], offer)
 
     def _choose(self, view: NodeView, claims: Iterable[Claim], offer: _Offer) -> tuple[Candidate, ...]:
         """The pods with a GPU that have to go; none where even all who may be evicted are not enough."""
@@ -163,7 +171,7 @@ class _Attempt:
         pod = offer.pods.get(uid) or self._pods.get(uid)
         return Candidate(uid, offered=True) if pod is None else self._candidate(pod, offered=True, shares={})
 
-    def _answer(self, victims: list[Candidate], offer: _Offer) -> MetaVictims:
+    def _answer(self, victims: list[Candidate], offer: _Offer) -> MetaVictims | None:
         uids = [pod.uid for pod in by_importance(victims)]
         if set(uids) == set(offer.uids):
             return _as_offered(offer)
@@ -205,9 +213,9 @@ def _taken(claims: Iterable[Claim]) -> dict[GpuUuid, Share]:
     return sum_shares(share for claim in claims for share in claim.per_gpu().values())
 
 
-def _as_offered(offer: _Offer) -> MetaVictims:
+def _as_offered(offer: _Offer) -> MetaVictims | None:
     return _meta_victims(offer.uids, offer.violations)
 
 
-def _meta_victims(uids: Iterable[PodUid], violations: int) -> MetaVictims:
-    return MetaVictims([MetaPod(uid) for uid in uids], violations)
+def _meta_victims(uids: Collection[PodUid], violations: int) -> MetaVictims | None:
+    return MetaVictims([MetaPod(uid) for uid in uids], violations) if uids else None

@@ -5,6 +5,7 @@ one: repairs are compare-and-set in the ledger, so that the same repair made twi
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -101,6 +102,8 @@ class Reconciler:
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
+        with contextlib.suppress(UnavailableError):  # first, so that what follows can share its claims
+            await self._ledger.catch_up()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pods.run(), name="follow-pods")
             tasks.create_task(self._nodes.run(), name="follow-gpunodes")
@@ -157,15 +160,9 @@ class Reconciler:
 
     async def _repair(self, uid: PodUid) -> None:
         await self._look_for_missing(uid)
-        facts = self._facts(uid)
-        repair = judge(facts)
+        repair = judge(self._facts(uid))
         if repair is not None:
             await self._carry_out(uid, repair)
-        elif facts.entry is not None:
-            # Of a cluster's claims most are equal in ledger, plan and grant: one copy is enough.
-            for known in (self._planned, self._granted):
-                if known.get(uid) == facts.entry.claim:
-                    known[uid] = facts.entry.claim
         if uid not in self._index.entries and uid not in self._granted and uid not in self._pods.objects:
             self._ended_at.pop(uid, None)
             self._index.set_ending(uid, ending=False)
@@ -262,10 +259,10 @@ class Reconciler:
         if planned is None:
             self._planned.pop(pod.uid, None)
         else:
-            self._planned[pod.uid] = planned
+            self._planned[pod.uid] = self._shared(planned)
         if not is_there or has_ended(pod):
             self._set_ended(pod.uid, change.resource_version)
-        elif pod.metadata.deletion_timestamp is not None:
+        elif pod.metadata.deletion_timestamp is not None or pod.is_terminal:
             self._index.set_ending(pod.uid, ending=True)
         self._index.set_nominated(pod.uid, nomination_of(pod) if is_there else None)
         self._touch([pod.uid])
@@ -280,10 +277,15 @@ class Reconciler:
             self._index.remove_node(node.node)
         else:
             self._index.put_node(node)
-            claims = {claim.uid: claim for claim in granted_claims(node)}
+            claims = {claim.uid: self._shared(claim) for claim in granted_claims(node)}
             self._granted.update(claims)
             self._granted_on[node.node] = tuple(claims)
         self._touch([*before, *self._index.uids_on(node.node), *self._granted_on.get(node.node, ())])
+
+    def _shared(self, claim: Claim) -> Claim:
+        """The ledger's copy of an equal claim: most are equal in ledger, plan and grant, and there are many."""
+        entry = self._index.entries.get(claim.uid)
+        return entry.claim if entry is not None and entry.claim == claim else claim
 
     def _touch(self, uids: Iterable[PodUid]) -> None:
         self._dirty.update(uids)

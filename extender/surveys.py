@@ -55,16 +55,26 @@ _UNKNOWN: Final = Verdict(reason=UNKNOWN_NODE, resolvable=False)
 
 
 class _Kept(dict[NodeName, _V]):
-    """Node name -> what `compute` says of it, computed when first looked up."""
+    """Node name -> what `compute` says of the node, computed when first looked up.
 
-    __slots__ = ("_compute",)
+    Names that no node has are not kept: there is no end to them.
+    """
 
-    def __init__(self, compute: Callable[[NodeName], _V]) -> None:
+    __slots__ = ("_compute", "_view")
+
+    def __init__(
+        self, view: Callable[[NodeName], NodeView | None], compute: Callable[[NodeName, NodeView | None], _V]
+    ) -> None:
         super().__init__()
+        self._view = view
         self._compute = compute
 
     def __missing__(self, name: NodeName) -> _V:
-        found = self[name] = self._compute(name)
+        view = self._view(name)
+        if view is None:
+            return self._compute(name, None)
+        # Under the node's own name, and not this request's copy of it.
+        found = self[view.name] = self._compute(view.name, view)
         return found
 
 
@@ -78,11 +88,11 @@ class Survey:
 
     def __init__(self, request: PodRequest, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
         self._request = request
-        self._view = view
         self._unit = unit
-        self._refusals: dict[tuple[int, bool], Verdict] = {}  # largest piece, resolvable -> verdict
-        self.verdicts = _Kept(lambda name: self.verdict_of(view(name)))
-        self.ranks = _Kept(lambda name: self.rank_of(name, view(name)))
+        self._reasons: dict[int, str] = {}  # see `reason_key` -> reason
+        self._refusals: dict[tuple[str, bool], Verdict] = {}  # reason, resolvable -> verdict
+        self.verdicts = _Kept(view, lambda _, view: self.verdict_of(view))
+        self.ranks = _Kept(view, self.rank_of)
 
     def forget(self, name: NodeName) -> None:
         """A node has changed."""
@@ -97,14 +107,15 @@ class Survey:
             return Verdict(reason=_foreign_unit(view, self._unit), resolvable=False)
         if fits(view, self._request):
             return FITS
-        resolvable = could_ever_fit(view, self._request)
         key = reason_key(view, self._request)
         if key is None:
-            return Verdict(reason=why_not(view, self._request), resolvable=resolvable)
-        found = self._refusals.get((key, resolvable))
+            reason = why_not(view, self._request)
+        else:
+            reason = self._reasons.get(key) or self._reasons.setdefault(key, why_not(view, self._request))
+        refusal = (reason, could_ever_fit(view, self._request))
+        found = self._refusals.get(refusal)
         if found is None:
-            found = Verdict(reason=why_not(view, self._request), resolvable=resolvable)
-            self._refusals[key, resolvable] = found
+            found = self._refusals[refusal] = Verdict(reason=refusal[0], resolvable=refusal[1])
         return found
 
     def rank_of(self, name: NodeName, view: NodeView | None) -> Ranked:

@@ -87,13 +87,16 @@ class PodDisruptionBudget(_K8s, frozen=True):
         """How many of its pods may be evicted now."""
         return self.status.disruptions_allowed
 
-    def covers(self, pod: Pod) -> bool:
-        """Whether the eviction of a pod would use up one of the disruptions that it allows."""
+    def selects(self, pod: Pod) -> bool:
+        """Whether the budget is about a pod with this namespace and these labels."""
         labels = pod.metadata.labels
         return (
             pod.metadata.namespace == self.metadata.namespace
             and bool(labels)  # kube-scheduler: a pod without labels is in no budget, whatever the selector
             and self.spec.selector is not None
             and self.spec.selector.matches(labels or {})
-            and pod.metadata.name not in (self.status.disrupted_pods or {})
         )
+
+    def covers(self, pod: Pod) -> bool:
+        """Whether the eviction of a pod would use up one of the disruptions that it allows."""
+        return self.selects(pod) and pod.metadata.name not in (self.status.disrupted_pods or {})

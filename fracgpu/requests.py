@@ -14,6 +14,7 @@ from fracgpu.names import (
     ANNOTATION_CONTAINER,
     ANNOTATION_GPU_COUNT,
     ANNOTATION_GPU_FRACTION,
+    ANNOTATION_GPU_UUID,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
 )
@@ -141,6 +142,11 @@ def _container_request(
     """Split a container's limit over its GPUs; `annotations` are the pod's where they speak of this container."""
     amount = _amount(container, resource)
     gpus = parse_gpu_count(annotations[ANNOTATION_GPU_COUNT]) if ANNOTATION_GPU_COUNT in annotations else 1
+    if selector is not None and 0 < len(set(selector.uuids)) < gpus:
+        raise RequestError(
+            f"annotation {ANNOTATION_GPU_UUID} names fewer GPUs than container {container.name!r} asks for "
+            f"({gpus}, {ANNOTATION_GPU_COUNT}); name at least {gpus}"
+        )
     share, rest = divmod(amount, gpus)
     if rest:
         raise RequestError(

@@ -17,6 +17,7 @@ from fracgpu.names import (
 
 _MAX_TERMS: Final = 64
 _MAX_LENGTH: Final = 253
+_MAX_WILDCARDS: Final = 8  # each multiplies the ways in which a pattern can fail to match
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class GpuSelector:
         return ", ".join(prefix + " or ".join(terms) for prefix, terms in parts if terms)
 
 
+@lru_cache(maxsize=4096)
 def matches_model(pattern: str, product: str) -> bool:
     """Whether a pattern names whole words of a product name; ``*`` and ``?`` are wildcards, case does not matter.
 
@@ -87,18 +89,20 @@ def _terms(name: str, annotations: Mapping[str, str]) -> tuple[str, ...]:
     if name not in annotations:
         return ()
     terms = tuple(term for part in annotations[name].split(",") if (term := part.strip()))
-    if not terms or len(terms) > _MAX_TERMS or any(len(term) > _MAX_LENGTH for term in terms):
+    if not terms or len(terms) > _MAX_TERMS or not all(map(_is_sound, terms)):
         example = "A100, H100-*" if "model" in name else "GPU-fef8089b-4820-abfc-e83e-94318197576e"
         raise RequestError(
             f"annotation {name} is {annotations[name][:64]!r}; it is a list of 1 to {_MAX_TERMS} names with commas "
-            f'between, for example "{example}"'
+            f'between, each with at most {_MAX_WILDCARDS} wildcards, for example "{example}"'
         )
     return terms
 
 
-@lru_cache(maxsize=1024)
+def _is_sound(term: str) -> bool:
+    return len(term) <= _MAX_LENGTH and sum(map(term.count, "*?")) <= _MAX_WILDCARDS
+
+
 def _compiled(pattern: str) -> re.Pattern[str]:
     wildcards = {"*": ".*", "?": "."}
-    # Runs of stars are one star: many of them in a row would make the search slow.
-    body = "".join(wildcards.get(char) or re.escape(char) for char in re.sub(r"\*+", "*", pattern))
+    body = "".join(wildcards.get(char) or re.escape(char) for char in pattern)
     return re.compile(f"(?<![a-z0-9]){body}(?![a-z0-9])", re.IGNORECASE)

@@ -12,8 +12,12 @@ from fracgpu.errors import RequestError
 from fracgpu.names import (
     ANNOTATION_ALLOCATION,
     ANNOTATION_CONTAINER,
+    ANNOTATION_EXCLUDE_GPU_MODEL,
+    ANNOTATION_EXCLUDE_GPU_UUID,
     ANNOTATION_GPU_COUNT,
     ANNOTATION_GPU_MEMORY,
+    ANNOTATION_GPU_MODEL,
+    ANNOTATION_GPU_UUID,
     DOMAIN,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
@@ -25,6 +29,14 @@ from webhook.pods import AdmittedPod, count_of, limits_of, requests_of
 from webhook.policy import MAX_MEMORY_BYTES, Policy
 
 _RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
+_REFINEMENTS: Final = (
+    ANNOTATION_GPU_COUNT,
+    ANNOTATION_CONTAINER,
+    ANNOTATION_GPU_MODEL,
+    ANNOTATION_EXCLUDE_GPU_MODEL,
+    ANNOTATION_GPU_UUID,
+    ANNOTATION_EXCLUDE_GPU_UUID,
+)
 _STEERING_ENV: Final = re.compile(r"(NVIDIA|CUDA)_VISIBLE_DEVICES|NVIDIA_GPU_MEMORY_.*|CUDA_MPS_.*", re.DOTALL)
 """What chooses GPUs or limits their memory. The kubelet lists a pod's own env after the plugin's, so it would win."""
 
@@ -99,7 +111,7 @@ def _check_size(share: ContainerRequest, policy: Policy) -> None:
 def _check_annotations_apply(pod: AdmittedPod, request: PodRequest | None) -> None:
     """Refuse an annotation that refines a request where there is none to refine."""
     holders = [] if request is None else [container.container for container in request.containers]
-    for key in (ANNOTATION_GPU_COUNT, ANNOTATION_CONTAINER):
+    for key in _REFINEMENTS:
         if key in pod.annotations and not holders:
             raise RequestError(
                 f"annotation {key} is {pod.annotations[key][:64]!r}, but nothing says how much of a GPU the pod wants; "

@@ -9,6 +9,7 @@ is the caller's decision.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations, islice
 from typing import Final, NamedTuple, TypeAlias
 
@@ -48,11 +49,6 @@ class Candidate:
     shares: Mapping[GpuUuid, Share] = field(default_factory=dict)
     budgets: tuple[str, ...] = ()
     offered: bool = False
-
-    @property
-    def age(self) -> tuple[int, ...]:
-        """Sorts by `started`, the latest first."""
-        return tuple(-ord(char) for char in self.started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ def _plus(cost: Cost, pod: Candidate, *, violates: bool) -> Cost:
     """The cost with one more pod, which is no more important than those before."""
     violations, highest, total, count, strangers, age = cost
     if not count or pod.priority == highest:
-        highest, age = pod.priority, max(age, pod.age)
+        highest, age = pod.priority, max(age, _age(pod.started))
     return (
         violations + violates,
         highest,
@@ -126,6 +122,12 @@ def _plus(cost: Cost, pod: Candidate, *, violates: bool) -> Cost:
         strangers + (not pod.offered),
         age,
     )
+
+
+@lru_cache(maxsize=4096)  # asked for again and again of the same pods
+def _age(started: str) -> tuple[int, ...]:
+    """Sorts times in RFC 3339, the latest first."""
+    return tuple(-ord(char) for char in started)
 
 
 def _violating(pods: Sequence[Candidate], *, allowed: Mapping[str, int]) -> set[PodUid]:
@@ -153,15 +155,11 @@ def _on_one_gpu(
 
 
 class _Part(NamedTuple):
-    """What a way to choose victims that do not suffice yet leaves open, and the highest priority among them.
-
-    `left` are the disruptions still allowed by the budgets that may be violated here.
-    """
+    """What victims that do not suffice yet leave open: missing units and seats, and what is left of scarce budgets."""
 
     units: int
     seats: int
     left: tuple[int, ...]
-    highest: int | None
 
 
 def _cheapest_on(
@@ -174,8 +172,9 @@ def _cheapest_on(
 ) -> tuple[Candidate, ...] | None:
     """The cheapest victims that make room for the request on this one GPU; none of them where there is room.
 
-    Ways to choose victims are built up pod by pod. Of two ways with equal `_Part`s, the cheaper one stays the cheaper
-    one whatever is added, and only it is kept: so the best of all ways is found without looking at each.
+    Ways to choose victims are built up pod by pod, the most important first. Of two ways that leave the same open, the
+    cheaper one stays the cheaper one whatever is added, and only it is kept: so the best of all ways is found without
+    looking at each.
 
     Args:
         gpu: where.
@@ -205,7 +204,7 @@ def _cheapest_on(
         best, bound = None, below
     covered = Counter(budget for pod, _ in here for budget in pod.budgets)
     scarce = [budget for budget, count in covered.items() if count > allowed.get(budget, 0)]
-    nothing = _Part(units, seats, tuple(max(0, allowed.get(budget, 0)) for budget in scarce), None)
+    nothing = _Part(units, seats, tuple(max(0, allowed.get(budget, 0)) for budget in scarce))
     parts: dict[_Part, tuple[Cost, tuple[Candidate, ...]]] = {nothing: (_NO_COST, ())}
     for pod, share in here:
         for part, (cost, victims) in list(parts.items()):
@@ -218,7 +217,6 @@ def _cheapest_on(
                 max(0, part.units - share.units),
                 max(0, part.seats - share.seats),
                 tuple(max(0, left - used) for used, left in zip(uses, part.left, strict=True)),
-                more_cost[1],
             )
             if not more.units and not more.seats:
                 best, bound = (*victims, pod), more_cost

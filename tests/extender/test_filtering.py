@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.filtering import explain_pod, filter_nodes, hold_for, prioritize_nodes
+from extender.filtering import BehindError, explain_pod, filter_nodes, hold_for, prioritize_nodes
 from extender.index import Index, Nomination
-from extender.ledger.claims import Claim, Entry
+from extender.ledger.claims import Claim, ClaimState, Entry
 from fracgpu.errors import ConflictError, UnavailableError
-from fracgpu.names import NodeName, PodUid
+from fracgpu.names import GpuUuid, NodeName, PodUid
+from fracgpu.plans import Plan, Share
 from fracgpu.pods import Pod
-from tests.extender.builders import claim, gpu_node, pod, request
+from tests.extender.builders import UNIT, claim, gpu_node, pod, request
 
+GPU_A = GpuUuid("GPU-a")
 NAMES = [NodeName("node-1"), NodeName("node-2"), NodeName("stranger")]
 
 
@@ -70,7 +72,9 @@ def test_a_pod_that_is_being_bound_goes_on_there_and_nowhere_else() -> None:
 def test_where_only_passing_claims_stand_in_the_way_the_scheduler_shall_ask_again(why: str) -> None:
     index = make_index(claim("old", units=80, state="bound" if why == "ended" else why))
     if why == "ended":
-        assert filter_nodes(index, pod("p", units=80), NAMES[:2]).failed  # so far it is just full
+        with pytest.raises(BehindError):  # full by all we know: kube-scheduler would not send it
+            filter_nodes(index, pod("p", units=80), NAMES[:2])
+        assert filter_nodes(index, pod("p", units=80), NAMES[:2], may_be_behind=False).failed
         index.set_ending(PodUid("old"), ending=True)
     with pytest.raises(ConflictError, match="team-a/old"):
         filter_nodes(index, pod("p", units=80), NAMES)
@@ -126,29 +130,43 @@ def test_nothing_is_held_where_a_pod_has_no_place_or_more_than_a_hold() -> None:
 
 
 def test_what_evicted_pods_free_is_for_the_pod_they_were_evicted_for() -> None:
-    index = make_index(claim("victim", units=80), claim("other", node="node-2", gpu="GPU-b", units=40))
+    index = make_index(claim("victim", units=80))
     index.set_ending(PodUid("victim"), ending=True)
     index.set_nominated(PodUid("vip"), Nomination(NodeName("node-1"), 100, request(60)))
     low, high = pod("low", units=30), pod("higher", units=30, priority=101)
 
     index.change_claim(PodUid("victim"), None)  # its process has ended
-    assert filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:2]).fitting == ["node-1"]
-    assert filter_nodes(index, low, NAMES[:2]).fitting == []
-    assert filter_nodes(index, pod("small", units=20), NAMES[:2]).fitting == ["node-1"]
+    assert filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:1]).fitting == ["node-1"]
+    assert filter_nodes(index, low, NAMES[:1]).fitting == []
+    assert filter_nodes(index, pod("small", units=20), NAMES[:1]).fitting == ["node-1"]
     assert prioritize_nodes(index, low, NAMES[:1]).best is None
-    assert filter_nodes(index, high, NAMES[:2]).fitting == ["node-1"]
+    assert filter_nodes(index, high, NAMES[:1]).fitting == ["node-1"]
 
     index.set_nominated(PodUid("vip"), None)
-    assert filter_nodes(index, low, NAMES[:2]).fitting == ["node-1"]
+    assert filter_nodes(index, low, NAMES[:1]).fitting == ["node-1"]
 
 
 def test_before_the_evicted_have_ended_nobody_is_told_to_come_back_for_the_nominated_share() -> None:
-    index = make_index(claim("victim", units=80), claim("other", node="node-2", gpu="GPU-b", units=40))
+    index = make_index(claim("victim", units=80))
     index.set_ending(PodUid("victim"), ending=True)
     index.set_nominated(PodUid("vip"), Nomination(NodeName("node-1"), 100, request(60)))
-    assert filter_nodes(index, pod("low", units=30), NAMES[:2]).fitting == []  # no error: it is not coming free for it
+    assert filter_nodes(index, pod("low", units=30), NAMES[:1]).fitting == []  # no error: it is not coming free for it
     with pytest.raises(ConflictError, match="team-a/victim"):
-        filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:2])
+        filter_nodes(index, pod("vip", units=60, priority=100), NAMES[:1])
+
+
+def test_a_candidate_whose_sum_cannot_do_by_what_we_know_shows_that_the_scheduler_knows_more() -> None:
+    """It has seen a pod end of which we are yet to hear: the pod would wait for an event that has been already."""
+    index = make_index(claim("a", units=41), claim("b", node="node-2", gpu="GPU-b", units=5))
+    with pytest.raises(BehindError, match="room on node-1"):
+        filter_nodes(index, pod("p", units=40), NAMES[:2])
+    assert filter_nodes(index, pod("p", units=39), NAMES[:2]).fitting == ["node-1"]
+    # Shares of seats take units that kube-scheduler does not count: such a node is no news.
+    seats = Claim(PodUid("s"), "team-a", "s", NAMES[0], ClaimState.BOUND, Plan(UNIT, {"m": (Share(GPU_A, 39, 2),)}))
+    index.change_claim(PodUid("s"), Entry(seats, 0))
+    assert filter_nodes(index, pod("p", units=39), NAMES[:1]).failed
+    with pytest.raises(BehindError):
+        filter_nodes(index, pod("p", seats=3), NAMES[:1])
 
 
 def test_a_node_that_counts_in_another_unit_is_not_used() -> None:

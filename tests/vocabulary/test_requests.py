@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fracgpu.errors import FracgpuError, RequestError
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
 from fracgpu.requests import (
     MAX_GPUS,
@@ -19,6 +19,7 @@ from fracgpu.requests import (
     parse_gpu_count,
     request_of,
 )
+from fracgpu.selectors import GpuSelector
 from tests.vocabulary.unhurried import unhurried
 
 
@@ -56,6 +57,17 @@ READ: dict[str, tuple[Pod, tuple[ContainerRequest, ...]]] = {
     "seats of two GPUs by fraction": (
         pod(box(seats="4"), gpu_fraction="0.5", gpu_count="2"),
         (seats("main", 2, gpus=2, replicas=4),),
+    ),
+    "any of several models, for every container": (
+        pod(box("a", units="8"), box("b", units="2"), gpu_model="A100, h100-*", exclude_gpu_uuid="GPU-1"),
+        tuple(
+            ContainerRequest(name, 1, n, 0, selector=GpuSelector(("A100", "h100-*"), (), (), (GpuUuid("GPU-1"),)))
+            for name, n in (("a", 8), ("b", 2))
+        ),
+    ),
+    "one GPU by name": (
+        pod(box(units="8"), gpu_uuid="GPU-1"),
+        (ContainerRequest("main", 1, 8, 0, selector=GpuSelector(uuids=(GpuUuid("GPU-1"),))),),
     ),
     "a whole GPU by fraction": (pod(box(seats="4"), gpu_fraction="1"), (seats("main", 4, replicas=4),)),
     "units over two GPUs": (pod(box(units="8"), gpu_count="2"), (units("main", 4, gpus=2),)),

@@ -161,6 +161,12 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no GPUs": (pod({"gpu-memory": "4Gi", "gpu-count": "0"}), ("gpu-count", "'0'", "from 1 to 64", '"2"')),
     "65 GPUs": (pod({"gpu-memory": "4Gi", "gpu-count": "65"}), ("gpu-count", "'65'", "from 1 to 64")),
     "half a GPU by count": (pod({"gpu-memory": "4Gi", "gpu-count": "0.5"}), ("gpu-count", "'0.5'")),
+    "a model without a size": (pod({"gpu-model": "A100"}), ("gpu-model", "'A100'", "how much", '"4Gi"')),
+    "no model": (pod({"gpu-memory": "4Gi", "gpu-model": ","}), ("gpu-model", "','", "1 to 64 names", '"A100, H100-*"')),
+    "fewer GPUs named than asked": (
+        pod({"gpu-memory": "4Gi", "gpu-count": "2", "gpu-uuid": "GPU-1"}),
+        ("gpu-uuid", "fewer GPUs", "name at least 2"),
+    ),
     "a count without a size": (pod({"gpu-count": "2"}), ("gpu-count", "'2'", "how much", '"4Gi"')),
     "a count that does not divide the limit": (
         pod({"gpu-count": "3"}, container("main", {MEMORY: "8"})),
@@ -192,7 +198,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "an annotation of another age": (
         pod({"qqq": "4Gi"}),
-        ("'fracgpu.io/qqq'", "fracgpu.io/gpu-count, fracgpu.io/container, for example"),
+        ("'fracgpu.io/qqq'", "fracgpu.io/exclude-gpu-uuid, for example"),
     ),
     "a forged plan": (pod({"gpu-memory": "4Gi", "allocation": "{}"}), ("fracgpu.io/allocation", "only fracgpu")),
     # resources
