@@ -22,6 +22,7 @@ from cli.processes import ServiceProcess
 from cli.report import Report, make_report
 from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
+from extender.ledger.failures import explain_failure
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid
@@ -342,11 +343,11 @@ async def _check_redis(url: str) -> None:
     try:
         client = connect(url)
     except ValueError as exc:
-        raise SettingError(f"--redis-url is {url!r}: {exc}") from exc
+        raise SettingError(f"--redis-url {exc}") from exc
     try:
         await client.ping()
-    except (RedisError, OSError) as exc:
-        raise SettingError(f"--redis-url {url!r} does not answer: {exc}") from exc
+    except RedisError as exc:
+        raise SettingError(f"the Redis of --redis-url: {explain_failure(exc)}") from exc
     finally:
         await client.aclose()
 

@@ -168,14 +168,17 @@ class Reconciler:
             self._index.set_ending(uid, ending=False)
 
     async def _carry_out(self, uid: PodUid, repair: Repair) -> None:
+        is_ours = True
         try:
             if repair.drift is Drift.UNSETTLED and repair.before is not None:
                 await self.binder.settle(repair.before)
             elif repair.after is not None:
-                await self._ledger.correct(repair.before, repair.after)
+                is_ours = await self._ledger.correct(repair.before, repair.after)
             elif repair.before is not None:
-                await self._ledger.release(repair.before)
+                is_ours = await self._ledger.release(repair.before)
         except AlreadyClaimedError:
+            is_ours = False
+        if not is_ours:
             return  # another replica, or a request, was faster
         self._metrics.drift.labels(repair.drift).inc()
         claim = repair.after or repair.before

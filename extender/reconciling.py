@@ -118,7 +118,11 @@ def _is_free(facts: Facts) -> bool:
         return False
     if facts.node is None:
         return True  # the node itself is gone from the cluster, and its GPUs with it
-    return is_at_least(facts.node.status.observed_pods, facts.ended_at)
+    status = facts.node.status
+    # The second where we learned of the end late: the plugin's watch moves on only when something happens on its node.
+    return is_at_least(status.observed_pods, facts.ended_at) or (
+        facts.entry is not None and facts.entry.claim.uid in status.ended_pods
+    )
 
 
 def is_at_least(resource_version: str, other: str) -> bool:

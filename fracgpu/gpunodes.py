@@ -63,10 +63,13 @@ class GpuNodeStatus(Struct, frozen=True, rename="camel"):
         observed_pods: the resourceVersion up to which the plugin has seen this node's pods. That a pod has no grant
             means something only if the plugin had seen that pod.
         grants: one entry per pod that holds a share.
+        ended_pods: UIDs of pods that the plugin has seen end, the last of them: what it has said of their grants
+            since is final, however far `observed_pods` has come.
     """
 
     observed_pods: str = ""
     grants: tuple[Grant, ...] = ()
+    ended_pods: tuple[PodUid, ...] = ()
 
 
 class GpuNode(Struct, frozen=True, rename="camel"):

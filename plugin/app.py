@@ -129,6 +129,8 @@ class DevicePlugin:
         """
         async with asyncio.TaskGroup() as tasks:
             previous = await self._publisher.previous()
+            if previous is not None:
+                self._pods.remember_ended(previous.status.ended_pods)
             tasks.create_task(self._pods.run(), name="pod watch")
             await self._pods.synced()
             # Both: the journal was written first, and by nobody else; the GPUNode survives the loss of a disk.
@@ -154,7 +156,7 @@ class DevicePlugin:
 
     def _status(self) -> GpuNodeStatus:
         """Read what to publish, in this order: see `plugin.publisher`."""
-        return GpuNodeStatus(observed_pods=self._pods.observed, grants=self._book.grants())
+        return GpuNodeStatus(observed_pods=self._pods.observed, ended_pods=self._pods.ended, grants=self._book.grants())
 
     def _pod_ended(self) -> None:
         self._desk.wake()

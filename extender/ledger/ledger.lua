@@ -232,10 +232,10 @@ end
 
 if operation == 'confirm' or operation == 'correct' or operation == 'release' then
   -- uid, expected claim JSON ("" for none), claim JSON ("" for release): what is true is written whatever the limits;
-  -- that it is there already is no error
+  -- "already" where it is there
   local before, expected, text = stored_claim(uid), ARGV[5], ARGV[6]
   if before.text == text then
-    return answer('ok')
+    return answer('already')
   end
   if expected ~= before.text then
     return answer('differs', redis.call('HGET', CLAIMS, uid) or '')

@@ -23,6 +23,7 @@ KEYS: Final = tuple(f"{{fracgpu}}:{name}" for name in ("epoch", "claims", "used"
 """The keys of the script, in its order; one hash tag puts them into one slot of a Redis Cluster."""
 
 SCRIPT: Final = resources.files("extender.ledger").joinpath("ledger.lua").read_text()
+_TURNS: Final = 4  # calls on the way to Redis at a time: more are not faster, because it works on one
 _FILL: Final = 500  # claims per call of a rebuild: some 10 ms in which Redis serves nobody else
 
 Limits = Mapping[GpuUuid, tuple[int, int]]
@@ -69,6 +70,8 @@ class Ledger:
         self._epoch = ""
         self._seq = 0
         self._now_ms = 0
+        # Taken before it is said what is known: each of many waiting calls would be told all changes of the others.
+        self._turns = asyncio.Semaphore(_TURNS)
 
     @property
     def now_ms(self) -> int:
@@ -129,21 +132,27 @@ class Ledger:
         """
         await self._replace("confirm", claim.uid, encode_claim(claim), encode_claim(claim.bound()))
 
-    async def correct(self, before: Claim | None, after: Claim) -> None:
+    async def correct(self, before: Claim | None, after: Claim) -> bool:
         """Write what is true of a pod, even above a GPU's limit, where the ledger still holds what was known before.
+
+        Returns:
+            False where the ledger says so already.
 
         Raises:
             AlreadyClaimedError: the ledger holds something else.
         """
-        await self._replace("correct", after.uid, encode_claim(before) if before else "", encode_claim(after))
+        return await self._replace("correct", after.uid, encode_claim(before) if before else "", encode_claim(after))
 
-    async def release(self, claim: Claim) -> None:
-        """Drop a claim; one that is gone already is no error.
+    async def release(self, claim: Claim) -> bool:
+        """Drop a claim.
+
+        Returns:
+            False where it is gone already.
 
         Raises:
             AlreadyClaimedError: the pod's claim is another by now.
         """
-        await self._replace("release", claim.uid, encode_claim(claim), "")
+        return await self._replace("release", claim.uid, encode_claim(claim), "")
 
     async def begin_rebuild(self, *, lifetime_seconds: float) -> str | None:
         """Become the replica that rebuilds a lost ledger.
@@ -167,14 +176,16 @@ class Ledger:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def _replace(self, operation: str, uid: PodUid, expected: str, text: str) -> None:
+    async def _replace(self, operation: str, uid: PodUid, expected: str, text: str) -> bool:
         word, details = await self._operate(operation, uid, expected, text)
         _raise_if_refused(word, details)
+        return word != "already"
 
     async def _operate(self, operation: str, *arguments: str | int) -> tuple[str, list[Any]]:
         """Carry out an operation on the valid ledger, and bring the reader up to it."""
-        known_epoch, known_seq = self._epoch, self._seq
-        answer = await self._call(operation, *arguments)
+        async with self._turns:
+            known_epoch, known_seq = self._epoch, self._seq
+            answer = await self._call(operation, *arguments)
         if answer[0] == "epoch":
             # The ledger was rebuilt: nothing was done, and what was decided was decided on another life of it.
             await self._take_snapshot()

@@ -27,7 +27,7 @@ GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, num
 NODE = GpuNode(
     metadata=ObjectMeta(name=NodeName("node-1")),
     spec=GpuNodeSpec(Mib(512), (GPU,)),
-    status=GpuNodeStatus("42", (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),)),
+    status=GpuNodeStatus("42", (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),), (PodUid("uid-2"),)),
 )
 """A GPUNode with every field set."""
 

@@ -40,6 +40,7 @@ def gpu_node(
     replicas: int = 4,
     grants: tuple[Grant, ...] = (),
     observed: str = "1",
+    ended: tuple[str, ...] = (),
     unit: int = UNIT,
 ) -> GpuNode:
     return GpuNode(
@@ -48,7 +49,7 @@ def gpu_node(
             Mib(unit),
             tuple(Gpu(GpuUuid(uuid), n, "Test GPU", Mib(units * UNIT), units, replicas) for n, uuid in enumerate(gpus)),
         ),
-        status=GpuNodeStatus(observed, grants),
+        status=GpuNodeStatus(observed, grants, tuple(map(PodUid, ended))),
     )
 
 

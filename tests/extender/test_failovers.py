@@ -105,6 +105,7 @@ async def test_a_planned_failover_is_followed_though_the_old_master_lives(
         await replica.works()
         await eventually(failover_begins)
         await eventually(replica.has_lost_its_ledger)
+        assert (await server.ask("INFO", "replication"))["role"] == "master"  # it would still take our writes
         await replica.works()
         assert await follower.ask("EXISTS", "{fracgpu}:epoch") == 1
 

@@ -94,7 +94,8 @@ class Cluster:
         answer = preempt(self.index, decode_preemption_args(body), pods=self.pods, budgets=self.budgets)
         return {
             node: ([victim.uid for victim in victims.pods or () if victim], victims.violations)
-            for node, victims in answer.items()
+            for node, victims in answer
+            if victims is not None
         }
 
 
@@ -208,6 +209,14 @@ class TestOnlyWhomTheSchedulerKnows:
         cluster.run("b1", "b", units=80, priority=9)
         assert cluster.preempt(node_1=["a1"]) == {"node-1": (["b1"], 0)}
 
+    def test_a_pod_whose_memory_is_on_its_way(self, cluster: Cluster) -> None:
+        """It frees nothing more by being evicted again."""
+        cluster.run("a1", "a", units=40)
+        cluster.run("a2", "a", units=40, priority=1)
+        cluster.run("b1", "b", units=80, priority=9)
+        cluster.index.set_ending(PodUid("a1"), ending=True)
+        assert cluster.preempt(units=80, node_1=["a1"]) == {"node-1": (["a2"], 0)}
+
     @pytest.mark.parametrize("state", [ClaimState.HELD, ClaimState.BINDING])
     def test_a_pod_on_its_way_only_where_it_was_offered(self, cluster: Cluster, state: ClaimState) -> None:
         """kube-scheduler counts it from the moment it chose the node, and so its share is taken."""
@@ -215,6 +224,7 @@ class TestOnlyWhomTheSchedulerKnows:
         cluster.run("b1", "b", units=80, priority=9)
         assert cluster.preempt(node_1=["b1"]) == {"node-1": (["b1"], 0)}
         assert cluster.preempt(node_1=["a1"]) == {"node-1": (["a1"], 0)}
+        assert cluster.preempt(node_1=["cpu-hog"]) == {"node-1": (["b1", "cpu-hog"], 0)}
 
 
 def test_a_hold_of_its_own_is_not_in_the_way(cluster: Cluster) -> None:
@@ -358,7 +368,7 @@ def test_the_recorded_question_is_answered_with_the_recorded_answer() -> None:
         cluster.index.put_node(gpu_node(node, f"GPU-{node}", units=320))
         cluster.run(victims["Pods"][0]["UID"], f"GPU-{node}", units=300, node=node, priority=10)
     args = decode_preemption_args(json.dumps(vector["request"]).encode())
-    answer = preempt(cluster.index, args, pods=cluster.pods, budgets=[])
+    answer = dict(preempt(cluster.index, args, pods=cluster.pods, budgets=[]))
     assert json.loads(msgspec.json.encode({"NodeNameToMetaVictims": answer})) == vector["response"]
 
 

@@ -53,6 +53,18 @@ CASES: dict[str, tuple[Facts, Repair | None]] = {
         facts(entry=Entry(BOUND, 0), ended_at="50", node=gpu_node("node-1", observed="49")),
         None,
     ),
+    "ended, and the plugin has seen just that, though not how late we heard of it": (
+        facts(entry=Entry(BOUND, 0), ended_at="50", node=gpu_node("node-1", observed="49", ended=("pod-1",))),
+        Repair(Drift.RELEASED, BOUND, None),
+    ),
+    "ended, seen by the plugin, and its process lives on": (
+        facts(entry=Entry(BOUND, 0), granted=BOUND, ended_at="50", node=gpu_node("node-1", ended=("pod-1",))),
+        None,
+    ),
+    "the plugin has seen it end, and we have not": (
+        facts(entry=Entry(BOUND, 0), node=gpu_node("node-1", ended=("pod-1",))),
+        None,
+    ),
     "ended, and its process lives on": (
         facts(entry=Entry(BOUND, 0), granted=BOUND, ended_at="50", node=gpu_node("node-1", observed="60")),
         None,

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from fracgpu.kube.client import KubeClient
+from fracgpu.names import PodUid
 from fracgpu.plans import Share
 from playground.api.apiserver import ApiServer
 from plugin.podwatch import PodWatch
@@ -19,11 +20,13 @@ async def test_the_newest_state_counts_wherever_it_came_from(tmp_path: Path) -> 
     client = await KubeClient.connect(kubeconfig=kubeconfig)
     ended = asyncio.Event()
     pods = PodWatch(client, NODE, on_end=ended.set, on_progress=lambda: None)
+    pods.remember_ended([PodUid("of an earlier process")])
+    uids: dict[str, PodUid] = {}
 
     async def create(name: str, phase: str) -> None:
         obj = pod_object(name, {"main": [Share(A, 8)]})
         obj["spec"]["nodeName"] = NODE
-        await api.cluster.create("pods", obj)
+        uids[name] = PodUid((await api.cluster.create("pods", obj))["metadata"]["uid"])
         status = {"status": {"phase": phase}}
         await api.cluster.patch("pods", name, status, namespace="team-a", subresource="status")
 
@@ -46,6 +49,7 @@ async def test_the_newest_state_counts_wherever_it_came_from(tmp_path: Path) -> 
     async with asyncio.timeout(10):
         await ended.wait()
     assert names() == {"second"}, "the watch has overtaken the read"
+    assert pods.ended == (PodUid("of an earlier process"), uids["done"], uids["first"])
 
     await api.stop()
     assert not await pods.refresh()

@@ -67,7 +67,7 @@ async def test_spec_then_status_owned_by_the_node(tmp_path: Path) -> None:
         first, second = await published.next(), await published.next()
         assert [gpu["units"] for gpu in first["spec"]["gpus"]] == [80, 80]
         assert "numaNode" not in first["spec"]["gpus"][0]
-        assert second["status"] == {"observedPods": "1", "grants": []}
+        assert second["status"] == {"observedPods": "1", "grants": [], "endedPods": []}
         assert second["metadata"]["ownerReferences"][0]["kind"] == "Node"
         assert second["spec"] == first["spec"]
 
