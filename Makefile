@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test e2e bench check lock proto clean
+.PHONY: help demo test chaos e2e bench check lock proto clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ demo: $(INSTALLED) ## Run the main job: four simulated GPU nodes, the three serv
 test: $(INSTALLED) ## Run all checks and tests
 	@scripts/check
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+chaos: $(INSTALLED) ## Let anything go wrong for minutes, at random: ARGS="--steps N --seed S"; the last line is JSON
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 e2e: $(INSTALLED) ## Run the same scenario on real etcd, kube-apiserver, kube-scheduler and kubelet
 	@scripts/e2e $(ARGS)

@@ -5,10 +5,11 @@ A missed target is a result and not a failure; the exit status is 1 where someth
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print, write; returns the exit status."""
     arguments = _arguments(argv)
     scale = QUICK if arguments.quick else Scale()
-    results = asyncio.run(_run(scale, arguments.only))
+    try:
+        results = asyncio.run(_run(scale, arguments.only))
+    except KeyboardInterrupt:
+        return 130
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
     return 1 if any(isinstance(found, dict) and "failed" in found for found in results.values()) else 0
@@ -37,22 +41,25 @@ async def _run(scale: Scale, only: list[str]) -> Results:
     labs = [section for section in ON_LABS if section in only]
     if labs:
         progress.print(f"measuring {', '.join(labs)} ...")
-        found = await _attempt(measure_labs(scale, set(labs)))
-        results |= found if "failed" not in found else dict.fromkeys(labs, found)
+        with _told(labs, results):
+            await measure_labs(scale, set(labs), results)
     for section in only:
         if section not in ON_LABS:
             progress.print(f"measuring {section} ...")
-            results[section] = await _attempt(measure(section, scale))
+            with _told([section], results):
+                results[section] = await measure(section, scale)
     return results
 
 
-async def _attempt(measuring: Awaitable[Results]) -> Results:
-    """What cannot be measured is told, and does not take the rest with it."""
+@contextlib.contextmanager
+def _told(sections: Sequence[str], results: Results) -> Iterator[None]:
+    """What cannot be measured is told in the results, and does not take the rest with it."""
     try:
-        return await measuring
+        yield
     except Exception as exc:
         traceback.print_exc()
-        return {"failed": f"{type(exc).__name__}: {exc}"}
+        for section in sections:
+            results.setdefault(section, {})["failed"] = f"{type(exc).__name__}: {exc}"
 
 
 def _arguments(argv: list[str] | None) -> Any:

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from bench.boilerplate import ENV, GPUNODE_FIELDS, MANAGED_FIELDS, STARTED, TOKEN_PATH, TOLERATIONS, VOLUMES
 from bench.cluster import CONTAINER, GPU_MIB, NAMESPACE, SEATS, UNITS, Node, RunningPod, Shape
 from fracgpu.device_ids import DeviceId
 from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant
 from fracgpu.names import (
     ANNOTATION_ALLOCATION,
     ANNOTATION_GPU_COUNT,
-    GPUNODE_API_VERSION,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
     NodeName,
@@ -28,7 +28,6 @@ from fracgpu.quantities import DEFAULT_MEMORY_UNIT
 JsonObject = dict[str, Any]
 
 _CREATED: Final = "2026-11-20T08:14:07Z"
-_STARTED: Final = "2026-11-20T08:14:31Z"
 _WAITING_ENV: Final = 36  # variables: brings a waiting pod to 6.7 KB
 _RUNNING_ENV: Final = 2
 _SHA: Final = "9f2c41d07be35a6688d1e4b0c3fa57921e6d84b0a7c5f39d12e8b64a0f7c3d95"
@@ -55,7 +54,7 @@ def running_pod(pod: RunningPod, node: NodeName, *, resource_version: int) -> by
     found = _pod(pod.name, pod.uid, pod.shape, env=_RUNNING_ENV)
     found["metadata"]["resourceVersion"] = str(resource_version)
     found["metadata"]["annotations"][ANNOTATION_ALLOCATION] = encode_plan(pod.plan)
-    found["metadata"]["managedFields"] = _MANAGED_FIELDS
+    found["metadata"]["managedFields"] = MANAGED_FIELDS
     found["spec"]["nodeName"] = node
     found["status"] = _running_status(pod)
     return msgspec.json.encode(found)
@@ -64,7 +63,7 @@ def running_pod(pod: RunningPod, node: NodeName, *, resource_version: int) -> by
 def bound_pod(waiting: JsonObject, node: str, *, annotations: Mapping[str, str], resource_version: int) -> bytes:
     """A waiting pod after its Binding."""
     metadata = waiting["metadata"]
-    condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": _STARTED}
+    condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": STARTED}
     return msgspec.json.encode(
         {
             **waiting,
@@ -99,7 +98,7 @@ def gpu_node(node: Node, *, resource_version: int, observed_pods: int) -> bytes:
         )
     )
     found["metadata"] = {key: value for key, value in found["metadata"].items() if value}
-    found["metadata"]["managedFields"] = _GPUNODE_FIELDS
+    found["metadata"]["managedFields"] = GPUNODE_FIELDS
     return msgspec.json.encode(found)
 
 
@@ -171,16 +170,16 @@ def _spec(shape: Shape, *, env: int) -> JsonObject:
         "successThreshold": 1,
         "failureThreshold": 6,
     }
-    token = {"name": "kube-api-access-x7k2p", "readOnly": True, "mountPath": _TOKEN_PATH}
+    token = {"name": "kube-api-access-x7k2p", "readOnly": True, "mountPath": TOKEN_PATH}
     return {
-        "volumes": _VOLUMES,
+        "volumes": VOLUMES,
         "containers": [
             {
                 "name": CONTAINER,
                 "image": f"registry.example.com/ml/llm-server@sha256:{_SHA}",
                 "args": ["--model=/models/current", "--port=8000", "--max-model-len=16384", "--dtype=bfloat16"],
                 "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}],
-                "env": _ENV[:env],
+                "env": ENV[:env],
                 "resources": {"limits": amounts, "requests": amounts},
                 "volumeMounts": [
                     {"name": "models", "readOnly": True, "mountPath": "/models"},
@@ -203,7 +202,7 @@ def _spec(shape: Shape, *, env: int) -> JsonObject:
         "serviceAccount": "llm-server",
         "securityContext": {"runAsUser": 10001, "runAsGroup": 10001, "runAsNonRoot": True, "fsGroup": 10001},
         "schedulerName": "default-scheduler",
-        "tolerations": _TOLERATIONS,
+        "tolerations": TOLERATIONS,
         "priority": 0,
         "enableServiceLinks": True,
         "preemptionPolicy": "PreemptLowerPriority",
@@ -221,7 +220,7 @@ def _running_status(pod: RunningPod) -> JsonObject:
                 "status": "True",
                 "observedGeneration": 1,
                 "lastProbeTime": None,
-                "lastTransitionTime": _STARTED,
+                "lastTransitionTime": STARTED,
             }
             for name in conditions
         ],
@@ -233,7 +232,7 @@ def _running_status(pod: RunningPod) -> JsonObject:
         "containerStatuses": [
             {
                 "name": CONTAINER,
-                "state": {"running": {"startedAt": _STARTED}},
+                "state": {"running": {"startedAt": STARTED}},
                 "lastState": {},
                 "ready": True,
                 "restartCount": 0,
@@ -256,110 +255,3 @@ def _devices(pod: RunningPod) -> JsonObject:
     resource = RESOURCE_REPLICA if shape.seats else RESOURCE_MEMORY
     ids = [DeviceId(gpu, resource, number) for gpu in sorted(pod.gpus) for number in range(shape.seats or shape.units)]
     return {"name": resource, "resources": [{"resourceID": str(device), "health": "Healthy"} for device in ids]}
-
-
-def _owned(manager: str, fields: JsonObject, *, subresource: str = "") -> JsonObject:
-    tail = {"subresource": subresource} if subresource else {}
-    head = {"manager": manager, "operation": "Update", "apiVersion": "v1", "time": _STARTED}
-    return {**head, "fieldsType": "FieldsV1", "fieldsV1": fields, **tail}
-
-
-def _nothing(*names: str) -> JsonObject:
-    return {name: {} for name in names}
-
-
-_TOKEN_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
-
-_ENV: Final = [
-    {"name": f"LLM_{name}_{number}", "value": f"https://{name.lower()}-{number}.{NAMESPACE}.svc.cluster.local:8443"}
-    for number in range(6)
-    for name in ("TOKENIZER", "TELEMETRY", "FEATURE_STORE", "OBJECT_STORE", "ROUTER", "LICENSE", "CACHE")
-]
-
-_VOLUMES: Final = [
-    {"name": "models", "persistentVolumeClaim": {"claimName": "models-ro", "readOnly": True}},
-    {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
-    {"name": "config", "configMap": {"name": "llm-server-config", "defaultMode": 420}},
-    {
-        "name": "kube-api-access-x7k2p",
-        "projected": {
-            "sources": [
-                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            ],
-            "defaultMode": 420,
-        },
-    },
-]
-
-_TOLERATIONS: Final = [
-    {"key": "gpu", "operator": "Equal", "value": "shared", "effect": "NoSchedule"},
-    *(
-        {
-            "key": f"node.kubernetes.io/{name}",
-            "operator": "Exists",
-            "effect": "NoExecute",
-            "tolerationSeconds": 300,
-        }
-        for name in ("not-ready", "unreachable")
-    ),
-]
-
-_MANAGED_FIELDS: Final = [
-    _owned(
-        "kube-controller-manager",
-        {
-            "f:metadata": {
-                "f:annotations": _nothing(".", "f:checksum/config", "f:prometheus.io/port", "f:prometheus.io/scrape"),
-                "f:generateName": {},
-                "f:labels": _nothing(
-                    ".", "f:app.kubernetes.io/instance", "f:app.kubernetes.io/name", "f:pod-template-hash"
-                ),
-                "f:ownerReferences": {".": {}, 'k:{"uid":"5d0c2a51-7e0b-4c55-9a6e-0f6f3a8f9b11"}': {}},
-            },
-            "f:spec": {
-                "f:containers": {
-                    f'k:{{"name":"{CONTAINER}"}}': {
-                        **_nothing(".", "f:args", "f:image", "f:imagePullPolicy", "f:name", "f:securityContext"),
-                        "f:livenessProbe": _nothing(".", "f:failureThreshold", "f:httpGet", "f:periodSeconds"),
-                        "f:resources": {".": {}, "f:limits": _nothing(".", "f:cpu", f"f:{RESOURCE_MEMORY}")},
-                    }
-                },
-                **_nothing("f:dnsPolicy", "f:restartPolicy", "f:schedulerName", "f:serviceAccount", "f:tolerations"),
-            },
-        },
-    ),
-    _owned(
-        "kubelet",
-        {
-            "f:status": {
-                "f:conditions": {
-                    f'k:{{"type":"{name}"}}': _nothing(".", "f:lastProbeTime", "f:status", "f:type")
-                    for name in ("Initialized", "Ready", "ContainersReady")
-                },
-                **_nothing("f:containerStatuses", "f:hostIP", "f:phase", "f:podIP", "f:podIPs", "f:startTime"),
-            }
-        },
-        subresource="status",
-    ),
-]
-
-_GPUNODE_FIELDS: Final = [
-    {
-        "manager": "fracgpu-plugin",
-        "operation": "Apply",
-        "apiVersion": GPUNODE_API_VERSION,
-        "time": _STARTED,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": {"f:spec": _nothing("f:gpus", "f:memoryUnitMiB")},
-    },
-    {
-        "manager": "fracgpu-plugin",
-        "operation": "Apply",
-        "apiVersion": GPUNODE_API_VERSION,
-        "time": _STARTED,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": {"f:status": _nothing("f:grants", "f:observedPods")},
-        "subresource": "status",
-    },
-]

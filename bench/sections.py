@@ -48,34 +48,28 @@ QUICK: Final = Scale(
 """Looks whether everything works; its numbers mean nothing."""
 
 
-async def measure_labs(scale: Scale, wanted: AbstractSet[str]) -> Results:
-    """Measure the verbs, memory and start-up, on clusters of growing size."""
-    results: Results = {}
-    is_asked = not wanted.isdisjoint(VERBS)
-    for nodes in scale.sizes if is_asked else scale.sizes[-1:]:
+async def measure_labs(scale: Scale, wanted: AbstractSet[str], results: Results) -> None:
+    """Measure the verbs, memory and start-up, on clusters of growing size, and add to `results` what is wanted."""
+    # Memory is that of a process which has answered requests of all kinds.
+    measured = set(VERBS) if "memory" in wanted else wanted & set(VERBS)
+    for nodes in scale.sizes if wanted & set(VERBS) else scale.sizes[-1:]:
         is_last = nodes == scale.sizes[-1]
         async with Lab.open(nodes=nodes) as lab:
             extender = await lab.start_extender()
             if is_last:
-                rebuild_seconds, rebuild_memory = extender.start_seconds, extender.process.memory()
+                rebuilt_memory = extender.process.memory()
+                start = {"rebuild_seconds": round(extender.start_seconds, 2)}
                 await lab.stop_extenders()
                 extender = await lab.start_extender()
-                results["start"] = {
-                    "restart_seconds": round(extender.start_seconds, 2),
-                    "rebuild_seconds": round(rebuild_seconds, 2),
-                }
-            if is_asked:
-                await _measure_verbs(lab, scale, results)
-            if is_last:
+                if "start" in wanted:
+                    results["start"] = {"restart_seconds": round(extender.start_seconds, 2), **start}
+            for section, row in (await _measure_verbs(lab, scale, measured) if measured else {}).items():
+                if section.partition("_")[0] in wanted:
+                    results.setdefault(section, {})[str(nodes)] = row
+            if is_last and "memory" in wanted:
                 memory = extender.process.memory()
-                results["memory"] = {
-                    str(nodes): {
-                        "rss_mb": memory.rss_mb,
-                        "peak_mb": memory.peak_mb,
-                        "rebuild_peak_mb": rebuild_memory.peak_mb,
-                    }
-                }
-    return {name: found for name, found in results.items() if name.partition("_")[0] in wanted}
+                row = {"rss_mb": memory.rss_mb, "peak_mb": memory.peak_mb, "rebuild_peak_mb": rebuilt_memory.peak_mb}
+                results["memory"] = {str(nodes): row}
 
 
 async def measure(section: str, scale: Scale) -> Results:
@@ -90,7 +84,9 @@ async def measure(section: str, scale: Scale) -> Results:
     return await measure_scheduler(nodes=nodes, pods=pods)
 
 
-async def _measure_verbs(lab: Lab, scale: Scale, results: Results) -> None:
+async def _measure_verbs(lab: Lab, scale: Scale, verbs: AbstractSet[str]) -> Results:
+    """Measure verbs on a cluster; section -> row."""
+    results: Results = {}
     floor = Measured("floor", arguments=["-m", "bench.floor"], directory=lab.directory)
     await floor.start()
     try:
@@ -98,10 +94,10 @@ async def _measure_verbs(lab: Lab, scale: Scale, results: Results) -> None:
         nodes = len(lab.nodes)
         for sent in (nodes, scale.part) if nodes > scale.part else (nodes,):
             suffix = "" if sent == nodes else f"_{sent}_sent"
-            for verb in VERBS:
-                results.setdefault(verb + suffix, {})[str(nodes)] = latency.verb(verb, sent=sent)
-            for verb, busy in (await latency.between_binds(sent=sent)).items():
-                results[verb + suffix][str(nodes)]["busy_p50_ms"] = busy
+            rows = {verb: latency.verb(verb, sent=sent) for verb in VERBS if verb in verbs}
+            busy = await latency.between_binds(sent=sent)
+            results |= {verb + suffix: {**row, "busy_p50_ms": busy[verb]} for verb, row in rows.items()}
         latency.close()
     finally:
         await floor.stop()
+    return results

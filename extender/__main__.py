@@ -5,7 +5,7 @@ import contextlib
 import gc
 import sys
 
-from extender.app import Extender, create_app
+from extender.app import create_app
 from extender.index import Index
 from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
@@ -13,6 +13,7 @@ from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
 from extender.reconciler import Reconciler
 from extender.settings import ExtenderSettings
+from extender.verbs import Extender
 from fracgpu.errors import SettingError
 from fracgpu.kube.client import KubeClient
 from fracgpu.process.running import announce_ready, prepare_process, run_service

@@ -151,9 +151,9 @@ class Binder:
         request = _request_of(pod)
         view = self._view(pod, node)
         plan = self._held_plan(pod.uid, view) or (choose(view, request) if view is not None else None)
-        verdict = self._index.surveys.of(request).verdict_of(view)
-        if plan is None or not verdict.fits:
-            raise NoRoomError(f"{node} {verdict.reason}")
+        refusal = self._index.surveys.of(request).refusal_of(view)
+        if plan is None or refusal is not None:
+            raise NoRoomError(f"{node} {refusal.reason if refusal else 'has no room'}")
         return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, node, ClaimState.BINDING, plan)
 
     def _view(self, pod: Pod, node: NodeName) -> NodeView | None:

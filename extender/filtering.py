@@ -5,13 +5,15 @@ Filter never picks the node for the scheduler, which alone knows affinity, topol
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import not_
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
 from extender.placement.binpack import MAX_SCORE
 from extender.placement.explaining import Explanation, explain
 from extender.placement.fitting import choose, fits
-from extender.surveys import FITS, UNKNOWN_NODE
+from extender.surveys import UNKNOWN_NODE
 from extender.wire import HostPriority
 from fracgpu.errors import ConflictError, RequestError, UnavailableError
 from fracgpu.names import NodeName
@@ -141,17 +143,17 @@ def explain_pod(index: Index, pod: Pod) -> Explanation:
 
 def _sort_out(index: Index, pod: Pod, request: PodRequest, names: Sequence[NodeName]) -> Filtered:
     survey = index.surveys.of(request)
-    verdicts = list(map(survey.verdicts.__getitem__, names))
+    refusals = list(map(survey.refusals.__getitem__, names))
     special = index.views_for(pod.uid, priority=pod.priority)
     if special:
         for place, name in enumerate(names):
             if name in special:
-                verdicts[place] = survey.verdict_of(special[name])
-    # Comprehensions over all candidates, a loop only over those that do not fit: this is the longest part of filter.
-    result = Filtered([name for name, verdict in zip(names, verdicts, strict=True) if verdict is FITS])
-    for name, verdict in zip(names, verdicts, strict=True) if len(result.fitting) < len(names) else ():
-        if verdict is not FITS:
-            (result.failed if verdict.resolvable else result.unresolvable)[name] = verdict.reason
+                refusals[place] = survey.refusal_of(special[name])
+    # Python's loop runs only over the nodes that do not fit: these passes are the longest part of filter.
+    result = Filtered(list(compress(names, map(not_, refusals))))
+    for name, refusal in compress(zip(names, refusals, strict=True), refusals):
+        if refusal is not None:
+            (result.failed if refusal.resolvable else result.unresolvable)[name] = refusal.reason
     return result
 
 

@@ -36,6 +36,7 @@ from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.pods import Pod
 
 _TICK_SECONDS: Final = 0.5  # deadlines are looked at that often
+_GATHER_SECONDS: Final = 0.05  # what changes within this is looked at in one go: events come in swarms
 _SWEEP_SECONDS: Final = 10.0  # everything is compared that often, whether or not something was seen to change
 _SLICE: Final = 25  # pods that are looked at in one go: under 1 ms, so that no request waits for a sweep
 _REBUILD_SECONDS: Final = 30.0  # for listing a large cluster; after it, another replica may try
@@ -137,6 +138,7 @@ class Reconciler:
             try:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._wake.wait()
+                await asyncio.sleep(_GATHER_SECONDS)
             except TimeoutError:
                 pass
             self._wake.clear()

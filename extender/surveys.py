@@ -1,6 +1,6 @@
 """What every node says to one request, kept until the node changes: the reason why a decision costs dictionary lookups.
 
-Pods come in kinds: those of one Deployment ask the same. A survey of a kind holds each node's verdict (for filter) and
+Pods come in kinds: those of one Deployment ask the same. A survey of a kind holds each node's refusal (for filter) and
 rank (for prioritize), computed when first asked for; the index tells which nodes have changed since. No I/O.
 """
 
@@ -26,12 +26,11 @@ _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a node fits, and if not, why, and whether an eviction of pods could change that."""
+class Refusal:
+    """Why a node does not fit, and whether an eviction of pods could change that."""
 
-    fits: bool = False
-    reason: str = ""
-    resolvable: bool = True
+    reason: str
+    resolvable: bool
 
 
 class Ranked(NamedTuple):
@@ -50,8 +49,7 @@ class Ranked(NamedTuple):
     priority: HostPriority
 
 
-FITS: Final = Verdict(fits=True)
-_UNKNOWN: Final = Verdict(reason=UNKNOWN_NODE, resolvable=False)
+_UNKNOWN: Final = Refusal(UNKNOWN_NODE, resolvable=False)
 
 
 class _Kept(dict[NodeName, _V]):
@@ -79,10 +77,10 @@ class _Kept(dict[NodeName, _V]):
 
 
 class Survey:
-    """One request's verdicts and ranks.
+    """One request's refusals and ranks.
 
     Attributes:
-        verdicts: node name -> verdict; a lookup never fails.
+        refusals: node name -> why it does not fit, None where it does; a lookup never fails.
         ranks: node name -> its place among the candidates; a lookup never fails.
     """
 
@@ -90,32 +88,32 @@ class Survey:
         self._request = request
         self._unit = unit
         self._reasons: dict[int, str] = {}  # see `reason_key` -> reason
-        self._refusals: dict[tuple[str, bool], Verdict] = {}  # reason, resolvable -> verdict
-        self.verdicts = _Kept(view, lambda _, view: self.verdict_of(view))
+        self._refusals: dict[tuple[str, bool], Refusal] = {}  # reason, resolvable -> refusal
+        self.refusals = _Kept(view, lambda _, view: self.refusal_of(view))
         self.ranks = _Kept(view, self.rank_of)
 
     def forget(self, name: NodeName) -> None:
         """A node has changed."""
-        self.verdicts.pop(name, None)
+        self.refusals.pop(name, None)
         self.ranks.pop(name, None)
 
-    def verdict_of(self, view: NodeView | None) -> Verdict:
-        """What a node says, seen in this way."""
+    def refusal_of(self, view: NodeView | None) -> Refusal | None:
+        """Why a node does not fit, seen in this way; None where it does."""
         if view is None:
             return _UNKNOWN
         if view.unit != self._unit:
-            return Verdict(reason=_foreign_unit(view, self._unit), resolvable=False)
+            return Refusal(_foreign_unit(view, self._unit), resolvable=False)
         if fits(view, self._request):
-            return FITS
+            return None
         key = reason_key(view, self._request)
         if key is None:
             reason = why_not(view, self._request)
         else:
             reason = self._reasons.get(key) or self._reasons.setdefault(key, why_not(view, self._request))
-        refusal = (reason, could_ever_fit(view, self._request))
-        found = self._refusals.get(refusal)
+        key_of_refusal = (reason, could_ever_fit(view, self._request))
+        found = self._refusals.get(key_of_refusal)
         if found is None:
-            found = self._refusals[refusal] = Verdict(reason=refusal[0], resolvable=refusal[1])
+            found = self._refusals[key_of_refusal] = Refusal(*key_of_refusal)
         return found
 
     def rank_of(self, name: NodeName, view: NodeView | None) -> Ranked:

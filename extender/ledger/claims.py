@@ -60,9 +60,10 @@ class Entry(Struct, frozen=True):
     def is_overdue(self, *, now_ms: int, lifetime_seconds: float) -> bool:
         """Whether the deadline of a reservation with this lifetime has passed.
 
-        One that is further ahead was set before Redis' clock jumped back, and counts as passed.
+        One that is much further ahead was set before Redis' clock jumped back, and counts as passed. Much, because
+        `now_ms` may be a little older than the deadline's own beginning.
         """
-        return not now_ms < self.deadline_ms <= now_ms + lifetime_seconds * 1000
+        return not now_ms < self.deadline_ms <= now_ms + 2 * lifetime_seconds * 1000
 
 
 def encode_claim(claim: Claim) -> str:

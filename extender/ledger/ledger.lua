@@ -148,6 +148,9 @@ if operation == 'fill' then -- token, then uid and claim JSON of some of what is
   local claims = {}
   for i = 5, #ARGV, 2 do
     claims[ARGV[i]] = read_claim(ARGV[i + 1])
+    if claims[ARGV[i]].state == 'held' then
+      error('a rebuild writes no holds')
+    end
   end
   for uid, claim in pairs(claims) do
     account(stored_claim(uid).taken, -1) -- a call that is repeated counts once

@@ -215,7 +215,7 @@ class Ledger:
                 # A stream entry's fields come as a flat list out of a script.
                 values = dict(zip(fields[::2], fields[1::2], strict=True))
                 value = values["value"]
-                self._reader.change_claim(PodUid(values["uid"]), decode_entry(value) if value else None)
+                self._reader.change_claim(PodUid(values["uid"]), _decoded(value) if value else None)
                 self._seq = seq
         return True
 
@@ -224,13 +224,12 @@ class Ledger:
         if epoch == self._epoch and int(seq) < self._seq:
             return  # another call was faster, and what it brought is newer
         flat = iter(pairs)
-        self._reader.replace_claims({PodUid(uid): decode_entry(value) for uid, value in zip(flat, flat, strict=True)})
+        self._reader.replace_claims({PodUid(uid): _decoded(value) for uid, value in zip(flat, flat, strict=True)})
         self._epoch, self._seq, self._now_ms = epoch, int(seq), int(now_ms)
 
     async def _call(self, operation: str, *arguments: str | int) -> list[Any]:
         try:
-            # Shielded: a request that is given up must not leave half an answer on the connection.
-            answer = await asyncio.shield(self._script(keys=KEYS, args=(operation, self._epoch, self._seq, *arguments)))
+            answer = await self._script(keys=KEYS, args=(operation, self._epoch, self._seq, *arguments))
         except RedisError as exc:
             if "impossible amount" in str(exc):
                 raise PlanError(f"the ledger refuses the claim: {exc}") from exc
@@ -244,6 +243,15 @@ class Ledger:
         return list(answer)
 
 
+def _decoded(value: str) -> Entry:
+    try:
+        return decode_entry(value)
+    except ValueError as exc:  # msgspec's errors are
+        raise UnavailableError(
+            f"the ledger holds a claim that this version cannot read ({exc}); does another version run beside it?"
+        ) from exc
+
+
 def _limits_text(claim: Claim, limits: Limits) -> str:
     return msgspec.json.encode({f"{claim.node}/{gpu}": limit for gpu, limit in limits.items()}).decode()
 
@@ -254,4 +262,4 @@ def _raise_if_refused(word: str, details: list[Any]) -> None:
         raise NoRoomError(f"GPU {gpu} has only {units} units and {seats} seats free: another pod was faster")
     if word == "differs":
         (value,) = details
-        raise AlreadyClaimedError(decode_entry(value) if value else None)
+        raise AlreadyClaimedError(_decoded(value) if value else None)

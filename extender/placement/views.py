@@ -85,7 +85,7 @@ class NodeView:
         unit: in MiB.
         gpus: all of them.
         fullest_first: the usable GPUs, those with the fewest free units and then seats first.
-        pieces: free units of the usable GPUs, not below 0, smallest first.
+        pieces: free units of the usable GPUs, smallest first; 0 of an overdrawn one.
         sizes: units of all GPUs when empty, largest first.
         replicas: the seats of every GPU, where all have the same number; None where not.
     """
@@ -109,7 +109,7 @@ class NodeView:
             unit,
             gpus,
             fullest_first=tuple(fullest_first),
-            pieces=tuple(max(0, gpu.free_units) for gpu in fullest_first),
+            pieces=tuple(sorted(0 if gpu.is_overdrawn else gpu.free_units for gpu in fullest_first)),
             sizes=tuple(sorted((gpu.units for gpu in gpus), reverse=True)),
             replicas=replicas.pop() if len(replicas) == 1 else None,
         )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
+from urllib.request import getproxies_environment
 
 import aiohttp
 import msgspec
@@ -38,6 +39,8 @@ class Connection:
 
     def __init__(self, configuration: Any) -> None:
         self._configuration = configuration
+        # Else aiohttp looks for a proxy in the environment, and for a .netrc, in a thread at every request.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies_environment())}
         self._rest = RESTClientObject(configuration)
 
     @classmethod

@@ -155,3 +155,22 @@ async def test_a_node_that_no_eviction_helps_keeps_its_pods(cluster: Cluster, he
     assert answers
     assert all(answer == {"NodeNameToMetaVictims": {}} for answer in answers)
     await here.assert_spared("small-1", "small-2", "large")
+
+
+async def test_without_the_ledger_nobody_is_evicted_and_the_pod_says_why(
+    cluster: Cluster, here: Node, paper: list[str]
+) -> None:
+    """The next event in the cluster after that has kube-scheduler ask again."""
+    await here.fill()
+    await cluster.create(pod("elsewhere", "10Gi", on=paper[1]))
+    await cluster.bound("elsewhere")
+    await cluster.redis.kill()
+    await here.create("vip", "60Gi", "high")
+    await cluster.waiting("vip", because="preemption: failed preempt with extender at URL")
+    await here.assert_spared("small-1", "small-2", "large")
+    await cluster.redis.start()
+    await cluster.extender_ready()
+    cluster.recorder.calls.clear()
+    await cluster.delete("elsewhere", force=True)
+    _, chosen = await here.victims("vip")
+    assert chosen == {"small-1", "small-2"}

@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from extender.app import Extender, create_app
+from extender.app import create_app
 from extender.index import Index
 from extender.ledger.connecting import connect
 from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
 from extender.reconciler import Reconciler
+from extender.verbs import Extender
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
 from fracgpu.process.serving import HttpServer

@@ -55,7 +55,7 @@ async def test_what_the_late_one_wrote_is_forgotten_by_its_successor(
 ) -> None:
     first, second = replicas
     late = await begun(first, lifetime_seconds=0)
-    # A second call of a rebuild that never comes: the claim is written, and its life not begun.
+    # As it would be left by one that died before its last call: the claims are written, and their life has not begun.
     assert await first.ledger.commit_rebuild(late, [claim("of-yesterday", units=80)])
     await server.ask("DEL", EPOCH)
     await second.rebuild(claim("of-today"))

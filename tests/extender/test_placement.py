@@ -86,7 +86,7 @@ def test_the_tighter_fit_ranks_first_and_scores_higher() -> None:
 
 
 @given(
-    free=st.lists(st.tuples(st.integers(-5, 20), st.integers(0, 4)), min_size=1, max_size=5),
+    free=st.lists(st.tuples(st.integers(-5, 20), st.integers(-1, 4)), min_size=1, max_size=5),
     units=st.integers(0, 12),
     seats=st.integers(1, 4),
     gpus=st.integers(1, 3),

@@ -117,10 +117,7 @@ async def test_a_gpu_that_fails_takes_nothing_new_and_keeps_what_it_has(api: Api
         api_node = await api.cluster.get("gpunodes", "node-1")
         gpus = [gpu | {"healthy": healthy} for gpu in api_node["spec"]["gpus"]]
         await api.cluster.patch("gpunodes", "node-1", {"spec": {"gpus": gpus}})
-        await until(
-            replicas[0],
-            lambda want=healthy: replicas[0].index.nodes[gpu_node("node-1").node].spec.gpus[0].healthy == want,
-        )
+        await until(replicas[0], functools.partial(is_healthy, replicas[0], healthy))
         assert await free_units(replicas[0]) == 20
         found = await answer(replicas[0], await create_pod(api, f"late-{int(healthy)}", units=8))
         if healthy:

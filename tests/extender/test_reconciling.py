@@ -152,8 +152,8 @@ def test_a_grant_with_an_impossible_number_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("deadline_ms", "want"),
-    [(1000, True), (1001, False), (6000, False), (6001, True)],
-    ids=["passed", "not yet", "the furthest", "set before the clock jumped back"],
+    [(1000, True), (1001, False), (6500, False), (11_001, True)],
+    ids=["passed", "not yet", "set a moment after what we take for now", "set before the clock jumped back"],
 )
 def test_when_a_reservation_is_overdue(deadline_ms: int, want: bool) -> None:
     assert Entry(BINDING, deadline_ms).is_overdue(now_ms=1000, lifetime_seconds=5) is want

@@ -81,7 +81,7 @@ async def test_recorded_bind_is_answered_in_the_recorded_shape(api: ApiServer, r
 
 
 async def test_the_pod_of_the_recorded_preemption_is_understood(api: ApiServer, replicas: Replicas) -> None:
-    """There is no preempt verb yet; the pod that it speaks of takes the ordinary way."""
+    """Where there is room, the pod that it speaks of takes the ordinary way."""
     vector = recorded("preempt")
     names = list(vector["request"]["NodeNameToMetaVictims"])
     for name in names:
