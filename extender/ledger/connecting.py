@@ -104,7 +104,9 @@ class _Cluster(RedisCluster):
 
 
 def _connect_server(address: RedisAddress) -> Redis:
-    options = {**_options(address.login), "db": address.database}
+    # `guarding` bounds the whole call: a bound of each wait on the socket would cost redis-py two tasks a call, and the
+    # question would not be on its way when the caller goes on.
+    options = {**_options(address.login), "socket_timeout": None, "db": address.database}
     if address.socket_path:
         return _Server(unix_socket_path=address.socket_path, **options)
     ((host, port),) = address.endpoints
