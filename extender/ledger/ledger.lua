@@ -24,6 +24,9 @@ local PAGE = 1000
 local LONGEST_HOLD = 60000 -- ms; a deadline further ahead was set before the clock jumped back
 
 local operation, known_epoch, known_seq = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if not known_seq or known_seq < 0 then
+  return redis.error_reply('the number of the last change is no number')
+end
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local replication = redis.call('INFO', 'replication')
 local is_master = string.match(replication, 'role:(%w+)') == 'master'
@@ -181,7 +184,8 @@ if epoch ~= known_epoch then
   return { 'epoch' }
 end
 
--- A hold that has expired is no claim any more, for nobody.
+-- A hold that has expired is no claim any more, for nobody. (What the caller knew before that is another matter.)
+local seq_before = tonumber(stored_seq())
 local latest = integer(now_ms + LONGEST_HOLD)
 for _, range in ipairs({ { '-inf', integer(now_ms) }, { '(' .. latest, '+inf' } }) do
   for _, uid in ipairs(redis.call('ZRANGEBYSCORE', HOLDS, range[1], range[2], 'LIMIT', 0, PAGE)) do
@@ -201,9 +205,9 @@ if operation == 'sync' then
 end
 
 if operation == 'hold' then
-  -- uid, claim JSON, lifetime in ms, limits JSON: only on what the caller has seen, because it chose by that; a hold
-  -- that the pod has already is moved
-  if tonumber(stored_seq()) ~= known_seq then
+  -- uid, claim JSON, lifetime in ms, limits JSON: only on what the caller has seen, because it chose by that, save that
+  -- holds have expired; a hold that the pod has already is moved
+  if seq_before ~= known_seq then
     return answer('behind')
   end
   local before, after = stored_claim(uid), read_claim(ARGV[5])

@@ -124,8 +124,9 @@ class LedgerModel:
                 return [["ok", str(self.seq), str(now_ms), [], self.epoch, claims]]
             if known_epoch != self.epoch:
                 return [["epoch"]]
+            is_behind = known_seq != self.seq  # that holds expire now is nothing that the caller had to know
             self._drop_expired(now_ms)
-            replies = self._operate(operation, *arguments, known_seq=known_seq, now_ms=now_ms)
+            replies = self._operate(operation, *arguments, is_behind=is_behind, now_ms=now_ms)
         except ScriptError:
             return [ERROR]
         changes = [[f"{seq}-0", ["uid", uid, "value", value]] for seq, uid, value in self.log if seq > known_seq]
@@ -163,12 +164,12 @@ class LedgerModel:
             self.epoch, self.rebuild = self.server.life + rest[0], None
         return ["ok"]
 
-    def _operate(self, operation: str, *arguments: str, known_seq: int, now_ms: int) -> list[Reply]:
+    def _operate(self, operation: str, *arguments: str, is_behind: bool, now_ms: int) -> list[Reply]:
         match operation, arguments:
             case "sync", ():
                 return [["ok"]]
             case (("hold" | "reserve"), (uid, text, lifetime, limits)):
-                if operation == "hold" and known_seq != self.seq:
+                if operation == "hold" and is_behind:
                     return [["behind"]]
                 before, after = self._claim(uid), read_claim(text)
                 if before.state not in ("none", "held") and (operation == "hold" or before.text != after.text):
