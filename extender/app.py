@@ -4,30 +4,23 @@ The verbs take the raw body and answer raw bytes: their cost is decoding names. 
 where something is wrong, because kube-scheduler does not read the body of anything else; but see preempt.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from extender.metrics import Metrics
 from extender.verbs import Extender
-from extender.wire import (
-    BindingResult,
-    FilterResult,
-)
+from extender.wire import BindingResult, FilterResult
 from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, UnavailableError
 
-_T = TypeVar("_T")
-_BEHIND_SECONDS: Final = 10.0  # far more than any event takes
-_REMEMBERED: Final = 10_000
-_ATTEMPTS: Final = 3  # other replicas may be faster that often
-_SLICE: Final = 10  # nodes on which victims are chosen in one go: some 10 ms, so that binds go on meanwhile
 _logger = logging.getLogger(__name__)
-_JSON: Final = "application/json"
 
 
 def create_app(extender: Extender) -> FastAPI:
@@ -40,54 +33,68 @@ def create_app(extender: Extender) -> FastAPI:
 
 def _add_verbs(app: FastAPI, extender: Extender) -> None:
     """What kube-scheduler calls."""
-    timers = {verb: extender.metrics.requests.labels(verb) for verb in ("filter", "prioritize", "bind", "preempt")}
-
-    async def answer(
-        body: bytes,
-        verb: Callable[[bytes], Awaitable[object]],
-        failure: Callable[[str], object],
-        *,
-        failure_status: int = 200,
-    ) -> Response:
-        status = 200
-        with timers[verb.__name__].time():
-            try:
-                found = await verb(body)
-            except FracgpuError as exc:
-                is_usual = isinstance(exc, (ConflictError, NoRoomError, UnavailableError))
-                level = logging.INFO if is_usual else logging.WARNING
-                _logger.log(level, "refused", extra={"verb": verb.__name__, "reason": exc.reason, "error": str(exc)})
-                extender.metrics.refusals.labels(verb.__name__, exc.reason).inc()
-                found, status = failure(str(exc)), failure_status
-            except Exception:
-                # kube-scheduler reads no other answer than HTTP 200: a defect of ours must be told there too.
-                _logger.exception("defect", extra={"verb": verb.__name__})
-                extender.metrics.refusals.labels(verb.__name__, "Defect").inc()
-                found, status = failure("a defect of the fracgpu extender; its log has the traceback"), failure_status
-            return Response(msgspec.json.encode(found), status_code=status, media_type=_JSON)
-
-    @app.post("/filter")
-    async def filter_verb(request: Request) -> Response:
-        return await answer(await request.body(), extender.filter, lambda error: FilterResult(error=error))
-
-    @app.post("/prioritize")
-    async def prioritize_verb(request: Request) -> Response:
+    verbs = [
+        _Verb(extender.filter, failure=lambda error: FilterResult(error=error), metrics=extender.metrics),
         # The answer has no room for a reason: kube-scheduler logs that it could not be read, and goes on without.
-        return await answer(await request.body(), extender.prioritize, lambda error: {"Error": error})
-
-    @app.post("/preempt")
-    async def preempt_verb(request: Request) -> Response:
+        _Verb(extender.prioritize, failure=lambda error: {"Error": error}, metrics=extender.metrics),
         # The one answer of another status: it has no place for an error, and an empty one says "no victims", which
         # kube-scheduler would write onto the pod as "no candidate node for preemption". So it writes that the call
         # failed. Either way the pod keeps its nominated node and is looked at again after the next event in the
         # cluster, or five minutes: there is no answer that makes kube-scheduler come back sooner.
-        return await answer(await request.body(), extender.preempt, lambda error: {"Error": error}, failure_status=503)
+        _Verb(extender.preempt, failure=lambda error: {"Error": error}, failure_status=503, metrics=extender.metrics),
+        _Verb(extender.bind, failure=lambda error: BindingResult(error=error), metrics=extender.metrics),
+    ]
+    # Not FastAPI's own kind of route: its validation and dependencies, of which a verb has none, take longer than most
+    # verbs themselves.
+    app.router.routes += [Route(f"/{verb.name}", verb, methods=["POST"]) for verb in verbs]
 
-    @app.post("/bind")
-    async def bind_verb(request: Request) -> Response:
-        # Shielded: a scheduler that hangs up must not stop a bind between its two writes.
-        body = await request.body()
-        return await asyncio.shield(answer(body, extender.bind, lambda error: BindingResult(error=error)))
+
+class _Verb:
+    """One verb as an ASGI application: raw body in, raw answer out."""
+
+    def __init__(
+        self,
+        verb: Callable[[bytes], Awaitable[object]],
+        *,
+        failure: Callable[[str], object],
+        metrics: Metrics,
+        failure_status: int = 200,
+    ) -> None:
+        self.name = verb.__name__
+        self._verb = verb
+        self._failure = failure
+        self._failure_status = failure_status
+        self._refusals = metrics.refusals
+        self._seconds = metrics.requests.labels(self.name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return
+        status, answer = await self._answer(body)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _answer(self, body: bytes) -> tuple[int, bytes]:
+        status = 200
+        with self._seconds.time():
+            try:
+                found = await self._verb(body)
+            except FracgpuError as exc:
+                is_usual = isinstance(exc, (ConflictError, NoRoomError, UnavailableError))
+                level = logging.INFO if is_usual else logging.WARNING
+                _logger.log(level, "refused", extra={"verb": self.name, "reason": exc.reason, "error": str(exc)})
+                self._refusals.labels(self.name, exc.reason).inc()
+                found, status = self._failure(str(exc)), self._failure_status
+            except Exception:
+                # kube-scheduler reads no other answer than HTTP 200: a defect of ours must be told there too.
+                _logger.exception("defect", extra={"verb": self.name})
+                self._refusals.labels(self.name, "Defect").inc()
+                found = self._failure("a defect of the fracgpu extender; its log has the traceback")
+                status = self._failure_status
+            return status, msgspec.json.encode(found)
 
 
 def _add_pages(app: FastAPI, extender: Extender) -> None:

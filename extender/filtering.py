@@ -104,7 +104,7 @@ def prioritize_nodes(index: Index, pod: Pod, names: Sequence[NodeName]) -> Prior
     scores = [found.priority for found in ranked]
     if best.unfit:
         return Prioritized(scores)
-    scores[ranked.index(best)] = HostPriority(best.name, MAX_SCORE)
+    scores[names.index(best.name)] = HostPriority(best.name, MAX_SCORE)
     return Prioritized(scores, best.name)
 
 

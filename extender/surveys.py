@@ -38,13 +38,14 @@ class Ranked(NamedTuple):
 
     Attributes:
         unfit: whether the pod does not fit there.
-        rank: the policy's, the smaller, the better.
+        rank, rank_of_equals: the two numbers of the policy's rank, the smaller, the better.
         name: the node's: of equals, the first by name is the best.
         priority: its answer to prioritize as one that is not the best.
     """
 
     unfit: bool
-    rank: tuple[int, int]
+    rank: int
+    rank_of_equals: int
     name: NodeName
     priority: HostPriority
 
@@ -120,8 +121,8 @@ class Survey:
         """What a node is worth, seen in this way."""
         rank = binpack.rank(view, self._request) if view is not None and view.unit == self._unit else None
         if view is None or rank is None:
-            return Ranked(True, (0, 0), name, HostPriority(name, 0))
-        return Ranked(False, rank, name, HostPriority(name, binpack.score(rank, view, self._request)))
+            return Ranked(True, 0, 0, name, HostPriority(name, 0))
+        return Ranked(False, *rank, name, HostPriority(name, binpack.score(rank, view, self._request)))
 
 
 class Surveys:

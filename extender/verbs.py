@@ -195,7 +195,8 @@ class Extender:
         """Bind a pod."""
         args = decode_binding_args(body)
         self._require_ready()
-        await self._reconciler.binder.bind(args)
+        # Shielded: a scheduler that hangs up must not stop a bind between its two writes.
+        await asyncio.shield(self._reconciler.binder.bind(args))
         return BindingResult()
 
     async def explain(self, namespace: str, name: str) -> Explanation | None:
