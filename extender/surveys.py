@@ -6,7 +6,7 @@ rank (for prioritize), computed when first asked for; the index tells which node
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
 from extender.placement import binpack
@@ -16,7 +16,7 @@ from extender.placement.views import NodeView
 from extender.wire import HostPriority
 from fracgpu.names import NodeName
 from fracgpu.quantities import Mib
-from fracgpu.requests import PodRequest
+from fracgpu.requests import ContainerRequest, PodRequest
 
 UNKNOWN_NODE: Final = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
 _KEPT: Final = 16
@@ -131,17 +131,18 @@ class Surveys:
     def __init__(self, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
         self._view = view
         self._unit = unit
-        self._kept: OrderedDict[PodRequest, Survey] = OrderedDict()  # request -> survey, that used last at the end
+        self._kept: OrderedDict[PodRequest | ContainerRequest, Survey] = OrderedDict()  # kind -> survey, last used last
 
     def of(self, request: PodRequest) -> Survey:
         """The survey of a request, perhaps a new one."""
-        found = self._kept.get(request)
+        kind = _kind_of(request)
+        found = self._kept.get(kind)
         if found is None:
-            found = self._kept[request] = Survey(request, view=self._view, unit=self._unit)
+            found = self._kept[kind] = Survey(request, view=self._view, unit=self._unit)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         else:
-            self._kept.move_to_end(request)
+            self._kept.move_to_end(kind)
         return found
 
     def forget(self, name: NodeName) -> None:
@@ -152,6 +153,13 @@ class Surveys:
     def clear(self) -> None:
         """Everything has changed."""
         self._kept.clear()
+
+
+def _kind_of(request: PodRequest) -> PodRequest | ContainerRequest:
+    """What requests have in common to which every node says the same: of one container the name does not matter."""
+    if len(request.containers) > 1:
+        return request
+    return replace(request.containers[0], container="")
 
 
 def _foreign_unit(view: NodeView, unit: Mib) -> str:
