@@ -14,7 +14,7 @@ from extender.ledger.claims import Claim, ClaimState, Entry
 from extender.ledger.connecting import CALL_TIMEOUT_SECONDS
 from extender.ledger.ledger import AlreadyClaimedError, Ledger
 from extender.observing import bound_claim
-from extender.placement.fitting import choose
+from extender.placement.fitting import choose, could_be
 from extender.placement.views import NodeView
 from extender.wire import BindingArgs
 from fracgpu.errors import (
@@ -150,7 +150,7 @@ class Binder:
     def _claim(self, pod: Pod, node: NodeName) -> Claim:
         request = _request_of(pod)
         view = self._view(pod, node)
-        plan = self._held_plan(pod.uid, view) or (choose(view, request) if view is not None else None)
+        plan = self._held_plan(pod, request, view) or (choose(view, request) if view is not None else None)
         refusal = self._index.surveys.of(request).refusal_of(view)
         if plan is None or refusal is not None:
             raise NoRoomError(f"{node} {refusal.reason if refusal else 'has no room'}")
@@ -160,14 +160,15 @@ class Binder:
         """The node as the pod finds it."""
         return self._index.views_for(pod.uid, priority=pod.priority).get(node) or self._index.view(node)
 
-    def _held_plan(self, uid: PodUid, view: NodeView | None) -> Plan | None:
-        """What the pod holds on the node, if its GPUs are still good for it: nobody can have taken that meanwhile."""
-        entry = self._index.entries.get(uid)
+    def _held_plan(self, pod: Pod, request: PodRequest, view: NodeView | None) -> Plan | None:
+        """What the pod holds on the node, if that is what it asks for and the GPUs are still good for it.
+
+        Nobody can have taken it meanwhile; but a hold says only what the caller of prioritize said of the pod.
+        """
+        entry = self._index.entries.get(pod.uid)
         if entry is None or view is None or entry.claim.node != view.name or entry.claim.state is not ClaimState.HELD:
             return None
-        free = {gpu.uuid: gpu for gpu in view.fullest_first}
-        shares = entry.claim.per_gpu()
-        return entry.claim.plan if all(gpu in free and free[gpu].can_give(shares[gpu]) for gpu in shares) else None
+        return entry.claim.plan if could_be(entry.claim.plan, request, view) else None
 
     async def _write(self, claim: Claim) -> None:
         """POST the Binding and bring the ledger to its outcome."""

@@ -78,6 +78,7 @@ def bound_claim(pod: Pod) -> Claim | None:
 
 
 def _is_asked_for(plan: Plan, pod: Pod) -> bool:
+    """Whether a plan gives the pod's containers as many units or seats as their limits say."""
     asked = {
         container.name: (parse_count(container.limit(RESOURCE_MEMORY)), parse_count(container.limit(RESOURCE_REPLICA)))
         for container in (*pod.containers, *pod.init_containers)

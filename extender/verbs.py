@@ -1,9 +1,10 @@
 """kube-scheduler's verbs on one replica's index and ledger, from decoded body to answer; HTTP is `app`'s part."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from extender.metrics import Metrics
 from extender.placement.explaining import Explanation
 from extender.preempting import preempt
 from extender.reconciler import Reconciler
+from extender.surveys import Survey
 from extender.wire import (
     BindingResult,
     ExtenderPreemptionResult,
@@ -26,14 +28,16 @@ from extender.wire import (
     decode_extender_args,
     decode_preemption_args,
 )
-from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, UnavailableError
+from fracgpu.errors import ConflictError, FracgpuError, NoRoomError, RequestError, UnavailableError
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
+from fracgpu.requests import request_of
 
 _T = TypeVar("_T")
 _BEHIND_SECONDS: Final = 10.0  # far more than any event takes
 _REMEMBERED: Final = 10_000
 _ATTEMPTS: Final = 3  # other replicas may be faster that often
+_SEARCHED: Final = 2  # nodes on which places for several containers are searched for in one go
 _SLICE: Final = 10  # nodes on which victims are chosen in one go: some 10 ms, so that binds go on meanwhile
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ class Extender:
         args = decode_extender_args(body)
         self._require_ready()
         names, nodes = candidates(args)
-
+        await self._look_ahead(args.pod, names, at=lambda survey: survey.refusals)
         # kube-scheduler does not ask for priorities where only one node is left: that one is held here.
         found = await self._decide(
             args.pod, lambda: self._filter(args.pod, names), best=lambda found: found.only, holds_first=False
@@ -95,6 +99,7 @@ class Extender:
         args = decode_extender_args(body)
         self._require_ready()
         names, _ = candidates(args)
+        await self._look_ahead(args.pod, names, at=lambda survey: survey.ranks)
         found = await self._decide(
             args.pod,
             lambda: prioritize_nodes(self._index, args.pod, names),
@@ -102,6 +107,22 @@ class Extender:
             holds_first=True,
         )
         return found.scores
+
+    async def _look_ahead(
+        self, pod: Pod, names: Sequence[NodeName], *, at: Callable[[Survey], Mapping[NodeName, object]]
+    ) -> None:
+        """Have every node say what it says to a pod of several containers, and let others in between.
+
+        Their places are searched for, which takes some milliseconds a node; what was found is kept for the decision.
+        """
+        with contextlib.suppress(RequestError):  # filter says so
+            request = request_of(pod)
+            if request is not None and len(request.containers) > 1:
+                kept = at(self._index.surveys.of(request))
+                for count, name in enumerate(names, start=1):
+                    kept[name]
+                    if count % _SEARCHED == 0:
+                        await asyncio.sleep(0)
 
     async def _decide(
         self, pod: Pod, decide: Callable[[], _T], *, best: Callable[[_T], NodeName | None], holds_first: bool

@@ -26,6 +26,8 @@ MAX_GPUS: Final = 64
 """More GPUs than any one node has; a larger count is a typing mistake."""
 MAX_SEATS: Final = 1024
 """More seats than any replica count; a fraction that needs more is a typing mistake."""
+MAX_CONTAINERS: Final = 16
+"""More containers with GPUs than any pod needs; each makes the search for their GPUs harder."""
 _MAX_UNITS: Final = 2**31 - 1  # the kubelet counts devices in int32
 
 
@@ -91,6 +93,11 @@ def request_of(pod: Pod) -> PodRequest | None:
         raise RequestError(
             f"the pod asks for both {RESOURCE_MEMORY} and {RESOURCE_REPLICA} ({described}): Kubernetes would allocate "
             "them apart, perhaps on two GPUs. Use one of the two in all containers of a pod"
+        )
+    if len(holders) > MAX_CONTAINERS:
+        raise RequestError(
+            f"{len(holders)} containers of the pod ask for GPUs, and at most {MAX_CONTAINERS} may; spread them over "
+            "several pods"
         )
     first_app = next((container for container, _ in holders if container in pod.containers), holders[0][0])
     target = pod.annotations.get(ANNOTATION_CONTAINER) or first_app.name

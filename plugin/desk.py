@@ -129,20 +129,17 @@ class Desk:
             is_fresh = await self._pods.refresh()
             claim = self._find(listing, resource, size=size)
             self._confirmed = claim.pod.uid if claim and is_fresh else None
-        if claim is None:
-            # Whoever it is, it is told apart in Allocate, when the watch has had more time.
-            targets = self._best_fit(available, must_include, resource, gpus=1, per_gpu=size, replicas=None)
-        else:
+        if claim is not None:
             check_claim(claim, size=size, unit=self._unit)
-            targets = dict(claim.planned) or self._best_fit(
-                available,
-                must_include,
-                resource,
-                gpus=claim.gpus,
-                per_gpu=size // claim.gpus,
-                replicas=claim.replicas,
-            )
-        return planned_ids(available, must_include, targets, resource=resource)
+        lingering_ids = self._book.ended_ids() - set(must_include)
+        try:
+            # A device that an ended pod's process has is somebody's: the kubelet offers it, and any other will do.
+            fresh = [text for text in available if text not in lingering_ids]
+            return self._choose(claim, resource, available=fresh, must_include=must_include, size=size)
+        except AdmissionError:
+            if not lingering_ids:
+                raise
+            return self._choose(claim, resource, available=available, must_include=must_include, size=size)
 
     async def allocate(self, resource: str, ids: Iterable[str]) -> tuple[GpuUuid, ...]:
         """Give devices to the container under admission, and record it.
@@ -273,6 +270,29 @@ class Desk:
         kubelet's. Only a consistent read can tell; a kubelet that has lost its checkpoint does ask again.
         """
         return claim.pod.uid != self._confirmed and self._book.is_granted(claim.pod.uid, claim.container)
+
+    def _choose(
+        self,
+        claim: Claim | None,
+        resource: str,
+        *,
+        available: Sequence[str],
+        must_include: Sequence[str],
+        size: int,
+    ) -> tuple[str, ...]:
+        if claim is None:
+            # Whoever it is, it is told apart in Allocate, when the watch has had more time.
+            targets = self._best_fit(available, must_include, resource, gpus=1, per_gpu=size, replicas=None)
+        else:
+            targets = dict(claim.planned) or self._best_fit(
+                available,
+                must_include,
+                resource,
+                gpus=claim.gpus,
+                per_gpu=size // claim.gpus,
+                replicas=claim.replicas,
+            )
+        return planned_ids(available, must_include, targets, resource=resource)
 
     def _best_fit(
         self,

@@ -5,7 +5,6 @@ leaves a later container without a place, the next choices are tried, so that a 
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from typing import Final
 
 from extender.placement.views import GpuView, NodeView
@@ -13,9 +12,9 @@ from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from fracgpu.requests import ContainerRequest, PodRequest
 
-_MAX_TRIES: Final = 2000
+_MAX_TRIES: Final = 500
 """Bounds the search over a pod of many containers on a node of many GPUs: some milliseconds. Best fit comes first, so
-only a pod that fits in none of the first 2000 ways is turned away wrongly."""
+only a pod that fits in none of the first 500 ways is turned away wrongly."""
 
 
 def fits(view: NodeView, request: PodRequest) -> bool:
@@ -48,6 +47,23 @@ def choose(view: NodeView, request: PodRequest) -> Plan | None:
             for container in request.containers
         },
     )
+
+
+def could_be(plan: Plan, request: PodRequest, view: NodeView) -> bool:
+    """Whether a plan gives every container what it asks for, out of what is free on the node."""
+    gpus = {gpu.uuid: gpu for gpu in view.fullest_first}
+    asked = {container.container: container for container in request.containers}
+    if plan.unit != view.unit or plan.containers.keys() != asked.keys() or not plan.per_gpu().keys() <= gpus.keys():
+        return False
+    for name, shares in plan.containers.items():
+        wanted = asked[name]
+        if len({share.gpu for share in shares}) != wanted.gpus or len(shares) != wanted.gpus:
+            return False
+        if any(
+            not gpus[share.gpu].has_room_for(wanted) or gpus[share.gpu].share_for(wanted) != share for share in shares
+        ):
+            return False
+    return all(gpus[gpu].can_give(share) for gpu, share in plan.per_gpu().items())
 
 
 def could_ever_fit(view: NodeView, request: PodRequest) -> bool:
@@ -91,12 +107,21 @@ def _place(
 
 def _choices(gpus: dict[GpuUuid, GpuView], request: ContainerRequest) -> Iterator[tuple[GpuView, ...]]:
     """The sets of GPUs that have room, the fullest first; of sets that differ in nothing but names only one."""
-    seen = set()
-    for chosen in combinations(fullest_with_room(gpus.values(), request), request.gpus):
-        shape = tuple((gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats, gpu.product) for gpu in chosen)
-        if request.selector is not None or shape not in seen:
-            seen.add(shape)
-            yield chosen
+    alike: dict[object, list[GpuView]] = {}  # all that matters of a GPU -> the GPUs with just that
+    for gpu in fullest_with_room(gpus.values(), request):
+        alike.setdefault((gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats), []).append(gpu)
+    return _taken_from(list(alike.values()), request.gpus)
+
+
+def _taken_from(groups: list[list[GpuView]], count: int) -> Iterator[tuple[GpuView, ...]]:
+    """Each way to take so many from groups of equals, as many as possible from the first groups first."""
+    if count == 0:
+        yield ()
+    elif sum(map(len, groups)) >= count:
+        first, rest = groups[0], groups[1:]
+        for here in range(min(len(first), count), -1, -1):
+            for others in _taken_from(rest, count - here):
+                yield (*first[:here], *others)
 
 
 def _demand(request: ContainerRequest) -> tuple[int, int, int]:

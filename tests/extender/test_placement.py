@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from extender.placement import binpack
 from extender.placement.explaining import explain, why_not
-from extender.placement.fitting import choose, could_ever_fit, fits
+from extender.placement.fitting import choose, could_be, could_ever_fit, fits
 from extender.placement.views import NodeView
 from fracgpu.names import GpuUuid
+from fracgpu.plans import Plan, Share
+from fracgpu.quantities import Mib
 from fracgpu.requests import ContainerRequest, PodRequest
 from fracgpu.selectors import GpuSelector
 from tests.extender.builders import UNIT, gpu_view, node_view, request
@@ -53,6 +55,34 @@ def test_containers_that_fit_only_in_one_way_are_placed_that_way() -> None:
     assert {share.units for share in plan.per_gpu().values()} == {8}
 
 
+def test_many_equal_gpus_are_no_maze() -> None:
+    """Of sets of equals one is tried: else 32 GPUs have 600 million sets of 16, and a tenant a way to stop everybody."""
+    view = node_view("node-1", *(gpu_view(f"GPU-{n}", free=80) for n in range(32)))
+    hopeless = PodRequest((ContainerRequest("a", 16, 8, 0), ContainerRequest("b", 1, 90, 0)))
+    assert choose(view, hopeless) is None
+    plan = choose(view, PodRequest((ContainerRequest("a", 16, 80, 0), ContainerRequest("b", 16, 80, 0))))
+    assert plan is not None
+    assert len(plan.per_gpu()) == 32
+
+
+@pytest.mark.parametrize(
+    ("plan", "want"),
+    [
+        pytest.param(Plan(UNIT, {"main": (Share(GpuUuid("GPU-a"), 8),)}), True, id="what is asked"),
+        pytest.param(Plan(UNIT, {"main": (Share(GpuUuid("GPU-a"), 1),)}), False, id="less than is asked"),
+        pytest.param(Plan(UNIT, {"other": (Share(GpuUuid("GPU-a"), 8),)}), False, id="another container"),
+        pytest.param(Plan(UNIT, {"main": (Share(GpuUuid("GPU-d"), 8),)}), False, id="a GPU that is not there"),
+        pytest.param(Plan(UNIT, {"main": (Share(GpuUuid("GPU-a"), 8, 1),)}), False, id="seats that are not asked"),
+        pytest.param(Plan(Mib(256), {"main": (Share(GpuUuid("GPU-a"), 8),)}), False, id="another unit"),
+        pytest.param(
+            Plan(UNIT, {"main": (Share(GpuUuid("GPU-a"), 4), Share(GpuUuid("GPU-c"), 4))}), False, id="in pieces"
+        ),
+    ],
+)
+def test_a_held_plan_is_taken_only_if_it_is_what_the_pod_asks(plan: Plan, want: bool) -> None:
+    assert could_be(plan, request(8), NODE) is want
+
+
 @given(
     free=st.lists(st.integers(-5, 20), min_size=1, max_size=5),
     wanted=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), min_size=1, max_size=3),
@@ -64,6 +94,7 @@ def test_a_plan_never_takes_more_than_is_free(free: list[int], wanted: list[tupl
     assert fits(view, ask) == (plan is not None)
     if plan is None:
         return
+    assert could_be(plan, ask, view)
     taken = plan.per_gpu()
     assert all(taken[gpu.uuid].units <= gpu.free_units for gpu in view.gpus if gpu.uuid in taken)
     for container in ask.containers:

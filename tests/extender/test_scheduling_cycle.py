@@ -20,6 +20,7 @@ from tests.extender.replica import JsonObject, Replica, announce, create_pod
 
 NODES = [f"node-{n}" for n in range(4)]
 Replicas = tuple[Replica, Replica]
+LITTLE = {"limits": {"fracgpu.io/memory": "1"}}
 
 
 async def announce_all(api: ApiServer, *replicas: Replica) -> None:
@@ -79,6 +80,32 @@ async def test_a_hold_moves_to_where_the_scheduler_binds(api: ApiServer, replica
     assert await replicas[1].bind(pod, elsewhere) == ""
     others = [await create_pod(api, f"other-{n}", units=80) for n in range(2)]
     assert [await replicas[0].bind(other, best) for other in others] == ["", ""]
+
+
+async def test_a_hold_made_for_less_than_the_pod_asks_is_not_what_it_gets(api: ApiServer, replicas: Replicas) -> None:
+    """Whoever may reach prioritize may say anything of a pod; bind reads the pod itself."""
+    await announce_all(api, *replicas)
+    pod = await create_pod(api, "victim", units=80)
+    lie = {"metadata": pod["metadata"], "spec": {"containers": [{"name": "c0", "resources": LITTLE}]}}
+    await best_of(replicas[0], lie, NODES[:1])
+    await replicas[1].ledger.catch_up()
+    assert await replicas[1].bind(pod, NODES[0]) == ""
+    others = [await create_pod(api, f"other-{n}", units=80) for n in range(2)]
+    errors = [await replicas[0].bind(other, NODES[0]) for other in others]
+    assert errors[0] == ""
+    assert "free piece is 0 MiB" in errors[1]
+
+
+async def test_pods_of_many_containers_leave_time_for_others(api: ApiServer, replicas: Replicas) -> None:
+    await announce_all(api, *replicas)
+    containers = [{"name": f"c{n}", "resources": {"limits": {"fracgpu.io/memory": str(n + 20)}}} for n in range(16)]
+    pod = {"metadata": {"name": "many", "namespace": "team-a", "uid": "u"}, "spec": {"containers": containers}}
+    answer = await replicas[0].post("filter", {"Pod": pod, "NodeNames": NODES})
+    assert answer["Error"] == ""
+    assert len(answer["FailedAndUnresolvableNodes"]) == len(NODES)
+    more = {**pod, "spec": {"containers": [*containers, {**containers[0], "name": "c16"}]}}
+    answer = await replicas[0].post("filter", {"Pod": more, "NodeNames": NODES})
+    assert "17 containers of the pod ask for GPUs, and at most 16 may" in answer["FailedAndUnresolvableNodes"]["node-0"]
 
 
 async def test_asking_again_keeps_one_hold(api: ApiServer, replicas: Replicas) -> None:

@@ -187,6 +187,15 @@ async def test_memory_of_an_ended_pod_is_taken_until_its_processes_are_known_to_
     assert [grant.pod_uid for grant in world.book.grants()] == [next_one.uid]
 
 
+async def test_devices_that_an_ended_pods_process_still_has_are_not_given_while_others_are_free() -> None:
+    small, next_one = make_pod("one", {"main": [Share(B, 2)]}), make_pod("next", {"main": [Share(B, 8)]})
+    world = World(pods=[small], listing=[listed("one", {"main": []})])
+    lingering = set(await world.admit(RESOURCE_MEMORY, 2, ALL))
+    # The kubelet dropped the force-deleted pod, and offers its devices again.
+    world.pods, world.listing, world.running = [next_one], [listed("next", {"main": []})], {small.uid}
+    assert not lingering & set(await world.admit(RESOURCE_MEMORY, 8, ALL))
+
+
 async def test_an_ended_pod_is_looked_at_until_its_grant_is_dropped() -> None:
     world = World(pods=[ONE], listing=[listed("one", {"main": []})])
     await world.admit(RESOURCE_MEMORY, 8, ALL)

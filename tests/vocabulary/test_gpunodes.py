@@ -13,7 +13,9 @@ from fracgpu.quantities import Mib
 
 GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, numa_node=1)
 GRANT = Grant(PodUid("uid-1"), "team-a", "chat", {"main": (Share(GpuUuid("GPU-a"), 8),)})
-NODE = GpuNode(ObjectMeta(name="node-1"), GpuNodeSpec(Mib(512), (GPU,)), GpuNodeStatus("42", (GRANT,)))
+NODE = GpuNode(
+    ObjectMeta(name="node-1"), GpuNodeSpec(Mib(512), (GPU,)), GpuNodeStatus("42", (GRANT,), (PodUid("uid-2"),))
+)
 
 
 def test_the_form_on_the_wire() -> None:
@@ -45,6 +47,7 @@ def test_the_form_on_the_wire() -> None:
                 "containers": {"main": [{"gpu": "GPU-a", "units": 8, "seats": 0}]},
             }
         ],
+        "endedPods": ["uid-2"],
     }
 
 
