@@ -5,8 +5,9 @@ Filter never picks the node for the scheduler, which alone knows affinity, topol
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, islice
 from operator import not_
+from typing import Final
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
@@ -15,10 +16,12 @@ from extender.placement.explaining import Explanation, explain
 from extender.placement.fitting import choose, fits
 from extender.surveys import UNKNOWN_NODE
 from extender.wire import HostPriority
-from fracgpu.errors import ConflictError, RequestError, UnavailableError
+from fracgpu.errors import ConflictError, RequestError
 from fracgpu.names import NodeName
 from fracgpu.pods import Pod
 from fracgpu.requests import PodRequest, request_of
+
+_LOOKED_AT: Final = 200  # nodes with passing claims: some 10 ms; where there are more, the cluster is in full motion
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Prioritized:
 
 
 class BehindError(ConflictError):
-    """kube-scheduler finds room where this replica knows of none: it has seen a pod end that we have not yet."""
+    """kube-scheduler knows of room, or of a node, of which this replica is yet to hear."""
 
     reason = "Behind"
 
@@ -65,7 +68,6 @@ def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName], *, may_be_be
         ConflictError: nothing fits now, but only because of what will soon have passed: kube-scheduler tries a pod
             again after an error, while one that fits nowhere waits for an event in the cluster.
         BehindError: nothing fits by what we know, which is not all.
-        UnavailableError: nothing fits now, and a node that offers our resources is not known yet.
     """
     try:
         request = request_of(pod)
@@ -81,7 +83,7 @@ def filter_nodes(index: Index, pod: Pod, names: Sequence[NodeName], *, may_be_be
         _raise_if_passing(index, pod, request, result.failed)
         if may_be_behind:
             _raise_if_behind(index, request, result.failed)
-        _raise_if_unknown(index, names)
+            _raise_if_unknown(index, names)
     return result
 
 
@@ -166,7 +168,7 @@ def _only_reserved(claim: Claim, names: Sequence[NodeName]) -> Filtered:
 
 
 def _raise_if_passing(index: Index, pod: Pod, request: PodRequest, failed: Mapping[NodeName, str]) -> None:
-    for name in index.passing.keys() & failed.keys():
+    for name in islice(index.passing.keys() & failed.keys(), _LOOKED_AT):
         passing = index.passing[name] - {pod.uid}
         coming = index.coming_view(name, uid=pod.uid, priority=pod.priority)
         if passing and coming is not None and fits(coming, request):
@@ -174,6 +176,10 @@ def _raise_if_passing(index: Index, pod: Pod, request: PodRequest, failed: Mappi
             raise ConflictError(
                 f"there is room on {name} as soon as the shares of {pods} are settled or known to be free; try again"
             )
+    if len(index.passing) > _LOOKED_AT:
+        raise ConflictError(
+            f"shares on {len(index.passing)} nodes are about to be settled or known to be free; try again"
+        )
 
 
 def _raise_if_behind(index: Index, request: PodRequest, failed: Iterable[NodeName]) -> None:
@@ -190,4 +196,4 @@ def _raise_if_unknown(index: Index, names: Iterable[NodeName]) -> None:
     for name in names:
         if name not in index.nodes:
             # kube-scheduler asks only about nodes that offer the resource: their GPUNode is on its way, or should be.
-            raise UnavailableError(f"nothing fits on the other nodes, and {name} {UNKNOWN_NODE}; try again")
+            raise BehindError(f"nothing fits on the other nodes, and {name} {UNKNOWN_NODE}; try again")

@@ -58,9 +58,11 @@ class Index:
         self._on_node: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods with a claim there
         self._passing: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> those of them that pass
         self._views: dict[NodeName, NodeView] = {}  # node name -> view; missing where something changed since
-        self._promised: dict[NodeName, Amount] = {}  # node name -> see `promised`; missing where something changed
+        self._granted: dict[NodeName, Mapping[PodUid, Claim]] = {}  # node name -> what its GPUNode says is granted
+        self._left: dict[NodeName, Amount] = {}  # node name -> see `is_behind`; missing where something changed
         self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
         self._nominated: dict[PodUid, Nomination] = {}  # pod UID -> where others were evicted for it
+        self._nominated_on: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods nominated for it
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
         self.entries: Mapping[PodUid, Entry] = MappingProxyType(self._entries)
         self.passing: Mapping[NodeName, Set[PodUid]] = MappingProxyType(self._passing)
@@ -129,15 +131,12 @@ class Index:
         kube-scheduler sends only nodes whose sum of the resource suffices. Where it sends one of which we know that it
         does not, it has seen a pod end of which we are yet to hear.
         """
-        node = self._nodes.get(name)
-        if node is None:
+        if name not in self._nodes:
             return False
-        promised = self._promised.get(name)
-        if promised is None:
-            promised = self._promised[name] = self._sum_promised(name)
-        gpus = [gpu for gpu in node.spec.gpus if gpu.healthy]
-        units, seats = sum(gpu.units for gpu in gpus), sum(gpu.replicas for gpu in gpus)
-        return amount[0] > units - promised[0] or amount[1] > seats - promised[1]
+        left = self._left.get(name)
+        if left is None:
+            left = self._left[name] = self._sum_left(self._nodes[name])
+        return amount[0] > left[0] or amount[1] > left[1]
 
     def limits(self, claim: Claim) -> dict[GpuUuid, tuple[int, int]]:
         """Units and seats of each GPU that a claim takes; none of a GPU that its node has not."""
@@ -145,16 +144,22 @@ class Index:
         sizes = {gpu.uuid: (gpu.units, gpu.replicas) for gpu in node.spec.gpus} if node else {}
         return {gpu: sizes.get(gpu, (0, 0)) for gpu in claim.per_gpu()}
 
-    def put_node(self, node: GpuNode) -> None:
-        """Take over a GPUNode, new or changed."""
-        before = self._nodes.get(node.node)
+    def put_node(self, node: GpuNode, *, granted: Mapping[PodUid, Claim] = MappingProxyType({})) -> None:
+        """Take over a GPUNode, new or changed, with what it says is granted.
+
+        Grants that the ledger does not know yet count at once: until it does, nobody may be promised the same.
+        """
+        before, unknown = self._nodes.get(node.node), self._unknown_to_ledger(node.node)
         self._nodes[node.node] = node
-        if before is None or before.spec != node.spec or _has_status(before) != _has_status(node):
+        self._granted[node.node] = granted
+        is_as_before = before is not None and before.spec == node.spec and _has_status(before) == _has_status(node)
+        if not is_as_before or self._unknown_to_ledger(node.node) != unknown:
             self._changed(node.node)
 
     def remove_node(self, name: NodeName) -> None:
         """Forget a GPUNode; the claims there stay until they are released."""
         self._nodes.pop(name, None)
+        self._granted.pop(name, None)
         self._changed(name)
 
     def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
@@ -162,7 +167,7 @@ class Index:
         self._entries.clear()
         self._on_node.clear()
         self._passing.clear()
-        self._promised.clear()
+        self._left.clear()
         self._views.clear()
         self.surveys.clear()
         for uid, entry in entries.items():
@@ -173,7 +178,7 @@ class Index:
         before = self._entries.pop(uid, None)
         if before is not None:
             node = before.claim.node
-            self._promised.pop(node, None)
+            self._left.pop(node, None)
             _discard(self._on_node, node, uid)
             _discard(self._passing, node, uid)
             if entry is None or entry.claim.node != node or entry.claim.plan != before.claim.plan:
@@ -194,10 +199,12 @@ class Index:
 
     def set_nominated(self, uid: PodUid, nomination: Nomination | None) -> None:
         """Say for which node a pod is nominated, if for any."""
-        if nomination is None:
-            self._nominated.pop(uid, None)
-        else:
+        before = self._nominated.pop(uid, None)
+        if before is not None:
+            _discard(self._nominated_on, before.node, uid)
+        if nomination is not None:
             self._nominated[uid] = nomination
+            self._nominated_on[nomination.node].add(uid)
 
     def _insert(self, uid: PodUid, entry: Entry) -> None:
         self._entries[uid] = entry
@@ -206,27 +213,34 @@ class Index:
 
     def _note_passing(self, uid: PodUid) -> None:
         claim = self._entries[uid].claim
-        self._promised.pop(claim.node, None)
+        self._left.pop(claim.node, None)
         if uid in self._ending or claim.state is not ClaimState.BOUND:
             self._passing[claim.node].add(uid)
         else:
             _discard(self._passing, claim.node, uid)
 
-    def _sum_promised(self, name: NodeName) -> Amount:
-        """What kube-scheduler counts for the pods of a node: units, or seats without the units that they take."""
+    def _sum_left(self, node: GpuNode) -> Amount:
+        """What kube-scheduler has left to give on a node: it counts the units of seats for nothing."""
         claims = (
             self._entries[uid].claim
-            for uid in self._on_node.get(name, ())
+            for uid in self._on_node.get(node.node, ())
             if uid not in self._ending and self._entries[uid].claim.state is not ClaimState.HELD
         )
         shares = [share for claim in claims for shares in claim.plan.containers.values() for share in shares]
-        return sum(share.units for share in shares if not share.seats), sum(share.seats for share in shares)
+        gpus = [gpu for gpu in node.spec.gpus if gpu.healthy]
+        units = sum(gpu.units for gpu in gpus) - sum(share.units for share in shares if not share.seats)
+        return units, sum(gpu.replicas for gpu in gpus) - sum(share.seats for share in shares)
 
     def _is_binding(self, uid: PodUid) -> bool:
         return uid not in self._ending and self._entries[uid].claim.state is ClaimState.BINDING
 
+    def _unknown_to_ledger(self, name: NodeName) -> list[Claim]:
+        """What is granted on a node to pods of which the ledger has no claim."""
+        return [claim for uid, claim in self._granted.get(name, {}).items() if uid not in self._entries]
+
     def _changed(self, name: NodeName) -> None:
         self._views.pop(name, None)
+        self._left.pop(name, None)
         self.surveys.forget(name)
 
     def _set_aside(self, node: GpuNode, *, uid: PodUid, priority: int) -> dict[GpuUuid, Share]:
@@ -235,12 +249,9 @@ class Index:
         Which GPUs that will be is chosen as it will be chosen for them; a pod that holds its share already is left out.
         """
         waiting = sorted(
-            (-nomination.priority, other)
-            for other, nomination in self._nominated.items()
-            if nomination.node == node.node
-            and nomination.priority >= priority
-            and other != uid
-            and other not in self._entries
+            (-self._nominated[other].priority, other)
+            for other in self._nominated_on.get(node.node, ())
+            if self._nominated[other].priority >= priority and other != uid and other not in self._entries
         )
         taken: list[Share] = []
         if waiting:
@@ -253,7 +264,8 @@ class Index:
         return sum_shares(taken)
 
     def _make_view(self, node: GpuNode, *, without: frozenset[PodUid] = frozenset()) -> NodeView:
-        claims = (self._entries[uid].claim for uid in self._on_node.get(node.node, ()) if uid not in without)
+        claims = [self._entries[uid].claim for uid in self._on_node.get(node.node, ()) if uid not in without]
+        claims += self._unknown_to_ledger(node.node)
         taken = sum_shares(share for claim in claims for share in claim.per_gpu().values())
         return NodeView.of(node.node, unit=node.spec.memory_unit, gpus=_gpu_views(node, taken))
 

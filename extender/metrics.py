@@ -14,7 +14,8 @@ class Metrics:
         registry: what `/metrics` shows.
         requests: seconds per verb, errors among them.
         refusals: answers with an error, by verb and reason code.
-        holds: holds asked of the ledger, by outcome: held, none (no room, or nothing to hold), given_up.
+        holds: holds asked of the ledger, by outcome: held, behind (chosen on an old picture, chosen anew), full,
+            given_up (other replicas kept on writing).
         drift: changes of the ledger outside of a request, by kind.
         claims: claims in the ledger as this replica knows it.
         overdrawn_gpus: GPUs of which more is taken than they have: they take nothing more.

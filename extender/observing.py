@@ -108,7 +108,7 @@ def has_ended(pod: Pod) -> bool:
 def nomination_of(pod: Pod) -> Nomination | None:
     """For which node others were evicted so that this pod can run there; None once it is bound, or is ending."""
     node = pod.status.nominated_node_name if pod.status else ""
-    if not node or pod.spec.node_name or pod.metadata.deletion_timestamp is not None:
+    if not node or pod.spec.node_name or pod.metadata.deletion_timestamp is not None or pod.is_terminal:
         return None
     try:
         request = request_of(pod)
@@ -143,6 +143,7 @@ def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]
                 planned=bound_claim(living[uid]) if uid in living else None,
                 granted=granted.get(uid),
                 ended_at="",
+                is_unbound=False,
                 node=None,
                 is_overdue=False,
             )

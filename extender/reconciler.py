@@ -7,7 +7,7 @@ one: repairs are compare-and-set in the ledger, so that the same repair made twi
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from extender.binding import Binder, claim_lifetime_seconds
@@ -39,7 +39,7 @@ _TICK_SECONDS: Final = 0.5  # deadlines are looked at that often
 _GATHER_SECONDS: Final = 0.05  # what changes within this is looked at in one go: events come in swarms
 _SWEEP_SECONDS: Final = 10.0  # everything is compared that often, whether or not something was seen to change
 _SLICE: Final = 25  # pods that are looked at in one go: under 1 ms, so that no request waits for a sweep
-_REBUILD_SECONDS: Final = 30.0  # for listing a large cluster; after it, another replica may try
+_REBUILD_SECONDS: Final = 12.0  # without a word from the replica that rebuilds, another may try
 _logger = logging.getLogger(__name__)
 
 
@@ -120,7 +120,7 @@ class Reconciler:
             try:
                 await self._ledger.catch_up()
                 if clock() - swept >= _SWEEP_SECONDS:
-                    self._dirty.update(self._index.entries, self._granted, self._planned)
+                    self._dirty.update(self._index.entries, self._granted, self._planned, self._ended_at)
                     await self._report()
                     swept = clock()
                 await self._repair_all()
@@ -148,20 +148,24 @@ class Reconciler:
         overdue = [
             entry.claim.uid for entry in passing if entry.claim.state is ClaimState.BINDING and self._is_overdue(entry)
         ]
+        await self._look_for_missing([uid for uid in self._dirty if self._is_missing(uid)])
         for count, uid in enumerate([*self._dirty, *overdue], start=1):
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
             self._dirty.discard(uid)  # first: what changes while we wait is looked at in the next round
             try:
                 await self._repair(uid)
-            except (UnavailableError, KubeError):
+            except UnavailableError:
                 self._dirty.add(uid)
                 raise
+            except KubeError as exc:  # perhaps of this one pod alone: the sweep comes back to it
+                _logger.warning("cannot be looked at now", extra={"uid": uid, "error": str(exc)})
             except InputError as exc:  # one pod's trouble must not keep the others from being looked at
                 _logger.error("cannot be repaired", extra={"uid": uid, "error": str(exc)})
 
     async def _repair(self, uid: PodUid) -> None:
-        await self._look_for_missing(uid)
+        if self._is_missing(uid):
+            await self._look_for_missing([uid])
         repair = judge(self._facts(uid))
         if repair is not None:
             await self._carry_out(uid, repair)
@@ -173,7 +177,7 @@ class Reconciler:
         is_ours = True
         try:
             if repair.drift is Drift.UNSETTLED and repair.before is not None:
-                await self.binder.settle(repair.before)
+                is_ours = await self.binder.settle(repair.before)
             elif repair.after is not None:
                 is_ours = await self._ledger.correct(repair.before, repair.after)
             elif repair.before is not None:
@@ -212,6 +216,7 @@ class Reconciler:
 
     def _facts(self, uid: PodUid) -> Facts:
         entry = self._index.entries.get(uid)
+        pod = self._pods.objects.get(uid)
         planned, granted = self._planned.get(uid), self._granted.get(uid)
         claim = entry.claim if entry else planned or granted
         return Facts(
@@ -219,6 +224,7 @@ class Reconciler:
             planned=planned,
             granted=granted,
             ended_at=self._ended_at.get(uid, ""),
+            is_unbound=pod is not None and not pod.spec.node_name,
             node=self._index.nodes.get(claim.node) if claim else None,
             is_overdue=entry is not None and self._is_overdue(entry),
         )
@@ -226,36 +232,54 @@ class Reconciler:
     def _is_overdue(self, entry: Entry) -> bool:
         return entry.is_overdue(now_ms=self._ledger.now_ms, lifetime_seconds=self._claim_lifetime)
 
-    async def _look_for_missing(self, uid: PodUid) -> None:
-        """A bound claim of a pod that the watch does not show: it ended before we came, or is too new to be seen."""
+    def _is_missing(self, uid: PodUid) -> bool:
+        """Whether the ledger has a bound claim of a pod that the watch does not show, and nobody has asked about it."""
         entry = self._index.entries.get(uid)
-        if entry is None or uid in self._pods.objects or uid in self._ended_at:
-            return
-        if entry.claim.state is not ClaimState.BOUND:
-            return
-        selector = f"metadata.name={entry.claim.name},metadata.namespace={entry.claim.namespace}"
-        found = await self._kube.list(PODS, field_selector=selector)
-        if all(pod.uid != uid for pod in found.items):
-            self._set_ended(uid, found.resource_version)
+        is_bound = entry is not None and entry.claim.state is ClaimState.BOUND
+        return is_bound and uid not in self._pods.objects and uid not in self._ended_at
+
+    async def _look_for_missing(self, uids: Sequence[PodUid]) -> None:
+        """Find out whether these pods have ended, before we came say, or are too new to be seen."""
+        selector = ""
+        if len(uids) == 1:
+            claim = self._index.entries[uids[0]].claim
+            selector = f"metadata.name={claim.name},metadata.namespace={claim.namespace}"
+        if uids:
+            found = await self._kube.list(PODS, field_selector=selector, keep=reduced)
+            living = {*found.unreadable, *(pod.uid for pod in found.items)}
+            for uid in uids:
+                if uid not in living:
+                    self._set_ended(uid, found.resource_version)
 
     async def _rebuild(self) -> None:
         """Rebuild a lost ledger from the API server, or wait while another replica does."""
         try:
-            token = await self._ledger.begin_rebuild(lifetime_seconds=self._claim_lifetime + _REBUILD_SECONDS)
+            token = await self._ledger.begin_rebuild(lifetime_seconds=_REBUILD_SECONDS)
             if token is None:
                 await asyncio.sleep(_TICK_SECONDS)
                 return
             _logger.warning("rebuilding the ledger", extra={"wait_seconds": self._claim_lifetime})
-            # Bindings that were on their way when the ledger was lost have arrived, or never will, after this.
-            await asyncio.sleep(self._claim_lifetime)
-            pods = await self._kube.list(PODS, keep=reduced)
-            nodes = await self._kube.list(GPUNODES)
-            claims = rebuilt_claims(pods.items, nodes.items)
-            committed = await self._ledger.commit_rebuild(token, claims)
+            prolonging = asyncio.create_task(self._prolong(token), name="prolong-rebuild")
+            try:
+                # Bindings that were on their way when the ledger was lost have arrived, or never will, after this.
+                await asyncio.sleep(self._claim_lifetime)
+                pods = await self._kube.list(PODS, keep=reduced)
+                nodes = await self._kube.list(GPUNODES)
+                claims = rebuilt_claims(pods.items, nodes.items)
+                committed = await self._ledger.commit_rebuild(token, claims)
+            finally:
+                prolonging.cancel()
             _logger.warning("ledger rebuilt", extra={"claims": len(claims), "committed": committed})
-        except (UnavailableError, KubeError) as exc:
+        except (UnavailableError, KubeError, InputError) as exc:
             _logger.warning("cannot rebuild the ledger now", extra={"error": str(exc)})
             await asyncio.sleep(_TICK_SECONDS)
+
+    async def _prolong(self, token: str) -> None:
+        """Keep the others from rebuilding too, however long it takes: they take over when this replica has died."""
+        while True:
+            await asyncio.sleep(_REBUILD_SECONDS / 4)
+            with contextlib.suppress(UnavailableError):
+                await self._ledger.begin_rebuild(lifetime_seconds=_REBUILD_SECONDS, token=token)
 
     def _on_pod(self, change: Change[Pod]) -> None:
         pod = change.object
@@ -267,8 +291,10 @@ class Reconciler:
             self._planned[pod.uid] = self._shared(planned)
         if not is_there or has_ended(pod):
             self._set_ended(pod.uid, change.resource_version)
-        elif pod.metadata.deletion_timestamp is not None or pod.is_terminal:
-            self._index.set_ending(pod.uid, ending=True)
+        else:
+            self._ended_at.pop(pod.uid, None)
+            is_ending = pod.metadata.deletion_timestamp is not None or pod.is_terminal
+            self._index.set_ending(pod.uid, ending=is_ending)
         self._index.set_nominated(pod.uid, nomination_of(pod) if is_there else None)
         self._touch([pod.uid])
 
@@ -281,8 +307,8 @@ class Reconciler:
         if change.kind is ChangeKind.DELETED:
             self._index.remove_node(node.node)
         else:
-            self._index.put_node(node)
             claims = {claim.uid: self._shared(claim) for claim in granted_claims(node)}
+            self._index.put_node(node, granted=claims)
             self._granted.update(claims)
             self._granted_on[node.node] = tuple(claims)
         self._touch([*before, *self._index.uids_on(node.node), *self._granted_on.get(node.node, ())])

@@ -28,7 +28,7 @@ class Drift(StrEnum):
     RELEASED = "released"
     """The pod ended and its share is free."""
     UNSETTLED = "unsettled"
-    """A reservation's deadline has passed: the pod has to be read again."""
+    """A reservation's deadline has passed, or a bound pod is not: the pod has to be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Facts:
         granted: its claim by the GPUNode status of a node, as long as the plugin keeps the grant.
         ended_at: the resourceVersion at which it was seen to be gone, or terminal with all containers terminated;
             empty while it lives.
+        is_unbound: whether the pod is there and has no node, as far as is known.
         node: the GPUNode of the node that the claim is about; None where the cluster has none of that name.
         is_overdue: whether the deadline of its reservation has passed.
     """
@@ -49,6 +50,7 @@ class Facts:
     planned: Claim | None
     granted: Claim | None
     ended_at: str
+    is_unbound: bool
     node: GpuNode | None
     is_overdue: bool
 
@@ -84,6 +86,9 @@ def judge(facts: Facts) -> Repair | None:
         return Repair(Drift.RELEASED, claim, None) if facts.ended_at else None
     if claim.state is ClaimState.BINDING:
         return Repair(Drift.UNSETTLED, claim, None) if facts.is_overdue else None
+    if facts.is_unbound:
+        # Most likely the news that it is bound is on its way; or the API server was set back to an old state.
+        return Repair(Drift.UNSETTLED, claim, None)
     return Repair(Drift.RELEASED, claim, None) if _is_free(facts) else None
 
 

@@ -34,7 +34,7 @@ from fracgpu.pods import Pod
 from fracgpu.requests import request_of
 
 _T = TypeVar("_T")
-_BEHIND_SECONDS: Final = 10.0  # far more than any event takes
+_BEHIND_SECONDS: Final = 30.0  # far more than any event takes, or a plugin to publish its GPUNode
 _REMEMBERED: Final = 10_000
 _ATTEMPTS: Final = 3  # other replicas may be faster that often
 _SEARCHED: Final = 2  # nodes on which places for several containers are searched for in one go

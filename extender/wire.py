@@ -5,7 +5,7 @@ An answer is HTTP 200 even where it is an error: kube-scheduler never reads the 
 lost. Only the answer of preempt has no place for an error.
 """
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -15,6 +15,7 @@ from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import ObjectMeta, Pod
 
 _T = TypeVar("_T")
+_LONGEST_NAME: Final = 253  # of anything in Kubernetes; what is longer would be kept in the ledger
 
 
 class _Go(Struct, frozen=True, rename="pascal", gc=False):
@@ -137,7 +138,7 @@ def decode_extender_args(body: bytes) -> ExtenderArgs:
         InputError: it is not an ExtenderArgs.
     """
     try:
-        return _decode(_extender_args, body)
+        args = _decode(_extender_args, body)
     except InputError:
         try:
             old = _decode(_lower_case_args, body)
@@ -146,6 +147,13 @@ def decode_extender_args(body: bytes) -> ExtenderArgs:
         else:
             return ExtenderArgs(old.pod, old.nodenames, old.nodes)
         raise
+    meta = args.pod.metadata
+    texts = (meta.uid, meta.name, meta.namespace, *(container.name for container in args.pod.containers))
+    if any(len(text) > _LONGEST_NAME for text in texts):
+        raise InputError(
+            f"the request is not what kube-scheduler sends an extender: a name in it is longer than {_LONGEST_NAME}"
+        )
+    return args
 
 
 def decode_preemption_args(body: bytes) -> ExtenderPreemptionArgs:

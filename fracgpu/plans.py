@@ -88,12 +88,15 @@ def check_shares(containers: Mapping[str, tuple[Share, ...]]) -> None:
     """Check shares that came from outside: a number that no GPU has must not get into any account.
 
     Raises:
-        PlanError: an amount below 0 or above `MAX_AMOUNT`.
+        PlanError: an amount below 0 or above `MAX_AMOUNT`, of one share or of all shares of one GPU.
     """
     for container, shares in containers.items():
         for share in shares:
             if not (0 <= share.units <= MAX_AMOUNT and 0 <= share.seats <= MAX_AMOUNT):
                 raise PlanError(f"container {container!r} has an impossible share: {share.units}, {share.seats}")
+    for share in sum_shares(share for shares in containers.values() for share in shares).values():
+        if share.units > MAX_AMOUNT or share.seats > MAX_AMOUNT:
+            raise PlanError(f"the shares of GPU {share.gpu} add up to {share.units} units and {share.seats} seats")
 
 
 _decoder = msgspec.json.Decoder(Plan)

@@ -2,7 +2,8 @@
 -- life (epoch) has ended.
 --
 -- KEYS  1 epoch    text "<run_id>/<replication id>:<random>": this life of the ledger; valid only in the Redis process
---                  that wrote it, and only until that is promoted again after having been another's replica
+--                  that wrote it, and only until its replication id changes: when it is promoted after having been
+--                  another's replica, and also when it gets its first replica
 --       2 claims   hash: pod UID -> "<deadline>|<claim JSON>"; deadline in ms of Redis TIME, 0 for none
 --       3 used     hash: "<node>/<GPU UUID>#u" -> units, "...#s" -> seats
 --       4 log      stream: entry "<seq>-0" for every change: uid, value ("" when the claim was dropped)
@@ -131,6 +132,10 @@ if operation == 'begin' then -- token, lifetime in ms: become the one replica th
   local policy = string.match(redis.call('INFO', 'memory'), 'maxmemory_policy:(%S+)')
   if string.sub(policy, 1, 7) == 'allkeys' then
     return { 'unsafe', policy } -- it would throw away one key of the ledger and keep the others
+  end
+  if string.match(rebuilding, '|(.*)') == ARGV[4] then -- who is at it takes more time
+    redis.call('SET', REBUILD, life .. integer(now_ms + tonumber(ARGV[5])) .. '|' .. ARGV[4])
+    return { 'ok' }
   end
   -- A token of another life is nobody's, and so is one whose deadline has passed, or is further ahead than its
   -- lifetime, because the clock jumped back.

@@ -154,13 +154,17 @@ class Ledger:
         """
         return await self._replace("release", claim.uid, encode_claim(claim), "")
 
-    async def begin_rebuild(self, *, lifetime_seconds: float) -> str | None:
+    async def begin_rebuild(self, *, lifetime_seconds: float, token: str = "") -> str | None:
         """Become the replica that rebuilds a lost ledger.
+
+        Args:
+            lifetime_seconds: after this another replica may take over, unless this one has begun again.
+            token: of the rebuild that is to go on; a new one begins without.
 
         Returns:
             The token for `commit_rebuild`; None where the ledger is valid by now, or another replica is at it.
         """
-        token = secrets.token_hex(8)
+        token = token or secrets.token_hex(8)
         answer = await self._call("begin", token, int(lifetime_seconds * 1000))
         return token if answer[0] == "ok" else None
 
@@ -259,7 +263,7 @@ def _limits_text(claim: Claim, limits: Limits) -> str:
 def _raise_if_refused(word: str, details: list[Any]) -> None:
     if word == "full":
         gpu, units, seats = details
-        raise NoRoomError(f"GPU {gpu} has only {units} units and {seats} seats free: another pod was faster")
+        raise NoRoomError(f"GPU {gpu} has only {units} units and {seats} seats free")
     if word == "differs":
         (value,) = details
         raise AlreadyClaimedError(_decoded(value) if value else None)

@@ -142,7 +142,7 @@ class KubeClient:
             uid: a precondition: another pod of the same name is refused with 409.
             node: where the pod shall run.
             annotations: copied onto the pod by the API server.
-            timeout_seconds: for the whole request.
+            timeout_seconds: for the whole request; the API server is told to give up after it too.
 
         Raises:
             KubeError: 404 (no such pod), 409 (another UID, or already bound), or any other trouble. With
@@ -155,7 +155,8 @@ class KubeClient:
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
         path = PODS.object_path(name, namespace=namespace, subresource="binding")
-        await self._connection.request("POST", path, body=body, timeout_seconds=timeout_seconds)
+        query: Query = {"timeout": f"{int(timeout_seconds * 1000)}ms"}
+        await self._connection.request("POST", path, query=query, body=body, timeout_seconds=timeout_seconds)
 
     async def apply(
         self,

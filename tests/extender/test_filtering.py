@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from extender.filtering import BehindError, explain_pod, filter_nodes, hold_for, prioritize_nodes
 from extender.index import Index, Nomination
 from extender.ledger.claims import Claim, ClaimState, Entry
-from fracgpu.errors import ConflictError, UnavailableError
+from fracgpu.errors import ConflictError
 from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.plans import Plan, Share
 from fracgpu.pods import Pod
@@ -44,8 +44,10 @@ def test_pods_without_gpu_pass_and_score_nothing() -> None:
 
 
 def test_nothing_fits_is_not_said_while_a_node_that_offers_the_resource_is_unknown() -> None:
-    with pytest.raises(UnavailableError, match="stranger has no GPUs known to fracgpu"):
-        filter_nodes(make_index(), pod("p", units=81), NAMES)
+    wide = pod("p", units=70)
+    with pytest.raises(BehindError, match="stranger has no GPUs known to fracgpu"):
+        filter_nodes(make_index(claim("old", units=10, gpu="GPU-x")), wide, NAMES[2:])
+    assert list(filter_nodes(make_index(), wide, NAMES[2:], may_be_behind=False).unresolvable) == ["stranger"]
     assert filter_nodes(make_index(), pod("p", units=81), NAMES[:2]).fitting == []
 
 

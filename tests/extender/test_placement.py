@@ -56,7 +56,7 @@ def test_containers_that_fit_only_in_one_way_are_placed_that_way() -> None:
 
 
 def test_many_equal_gpus_are_no_maze() -> None:
-    """Of sets of equals one is tried: else 32 GPUs have 600 million sets of 16, and a tenant a way to stop everybody."""
+    """Of sets of equals one is tried: 32 GPUs have 600 million sets of 16, and a tenant may ask for them."""
     view = node_view("node-1", *(gpu_view(f"GPU-{n}", free=80) for n in range(32)))
     hopeless = PodRequest((ContainerRequest("a", 16, 8, 0), ContainerRequest("b", 1, 90, 0)))
     assert choose(view, hopeless) is None

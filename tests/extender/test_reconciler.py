@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from extender.ledger.claims import ClaimState, Entry
-from fracgpu.gpunodes import Gpu
-from fracgpu.names import PodUid
+from extender.ledger.connecting import connect
+from extender.ledger.embedded import EmbeddedRedis
+from fracgpu.gpunodes import Gpu, Grant
+from fracgpu.names import GpuUuid, PodUid
+from fracgpu.plans import Share
 from playground.api.apiserver import ApiServer
 from tests.extender.builders import claim, gpu_node, grant
 from tests.extender.replica import JsonObject, Replica, announce, create_pod
@@ -25,6 +28,16 @@ async def until(replica: Replica, wanted: Callable[[], bool]) -> None:
 
 def gpu_of(replica: Replica) -> Gpu:
     return replica.index.nodes[gpu_node("node-1").node].spec.gpus[0]
+
+
+def gpus_of(replica: Replica, uid: PodUid) -> set[str]:
+    entry = replica.index.entries.get(uid)
+    return set(entry.claim.per_gpu()) if entry else set()
+
+
+def units_of(replica: Replica, uid: PodUid) -> int:
+    entry = replica.index.entries.get(uid)
+    return sum(share.units for share in entry.claim.per_gpu().values()) if entry else 0
 
 
 def is_healthy(replica: Replica, want: bool) -> bool:
@@ -95,7 +108,7 @@ async def test_what_the_kubelet_really_gave_replaces_what_was_planned(api: ApiSe
     given = grant(pod["metadata"]["uid"], "GPU-b", units=60)
     await announce(api, gpu_node("node-1", "GPU-a", "GPU-b", grants=(given,)))
     uid = PodUid(pod["metadata"]["uid"])
-    await until(replicas[1], lambda: set(replicas[1].index.entries[uid].claim.per_gpu()) == {"GPU-b"})
+    await until(replicas[1], lambda: gpus_of(replicas[1], uid) == {"GPU-b"})
     assert (await drift(*replicas))["off_plan"] == 1
 
 
@@ -155,8 +168,8 @@ async def test_a_plan_in_another_unit_than_its_node_is_recorded_in_the_nodes(
     await api.cluster.delete("gpunodes", "node-1")
     await announce(api, gpu_node("node-1", "GPU-a", unit=1024, units=40))
     uid = PodUid(pod["metadata"]["uid"])
-    await until(replicas[0], lambda: replicas[0].index.entries[uid].claim.plan.unit == 1024)
-    assert [s.units for s in replicas[0].index.entries[uid].claim.per_gpu().values()] == [30]
+    await until(replicas[0], lambda: units_of(replicas[0], uid) == 30)
+    assert replicas[0].index.entries[uid].claim.plan.unit == 1024
     assert (await drift(*replicas))["foreign_unit"] == 1
     found = await answer(replicas[0], await create_pod(api, "q", units=8))
     assert "units of 1024 MiB, while this cluster counts in 512 MiB" in found["FailedAndUnresolvableNodes"]["node-1"]
@@ -227,3 +240,69 @@ async def test_a_claim_of_a_pod_nobody_knows_is_found_out(api: ApiServer, replic
     assert replicas[0].index.entries[PodUid("ghost")] == Entry(claim("ghost", units=60), 0)
     await until(replicas[1], lambda: not replicas[1].index.entries)
     assert claim("ghost").state is ClaimState.BOUND
+
+
+@pytest.mark.usefixtures("node")
+async def test_a_grant_that_came_back_with_its_gpunode_counts_before_the_ledger_has_it(
+    api: ApiServer, replicas: Replicas
+) -> None:
+    """The Node object was made anew; the container lived on, and its pod is gone from the API server."""
+    pod = await bound(api, replicas[0], "p", units=60)
+    await api.cluster.delete("gpunodes", "node-1")
+    await api.cluster.delete("pods", "p", namespace="team-a", grace_seconds=0)
+    await until(replicas[0], lambda: not replicas[0].index.entries and not replicas[0].index.nodes)
+    lingering = grant(pod["metadata"]["uid"], "GPU-a", units=60)
+    late = await create_pod(api, "late", units=60)
+    coming = asyncio.create_task(announce(api, gpu_node("node-1", "GPU-a", grants=(lingering,), observed="999999")))
+    async with asyncio.timeout(20):
+        while await replicas[0].bind(late, "node-1") != "" and not lingering_counts(replicas[0], pod):
+            pass
+    await coming
+    assert await free_units(replicas[0]) == 20
+
+
+def lingering_counts(replica: Replica, pod: JsonObject) -> bool:
+    return PodUid(pod["metadata"]["uid"]) in replica.index.entries
+
+
+@pytest.mark.usefixtures("node")
+async def test_one_impossible_grant_stops_no_rebuild(api: ApiServer, replicas: Replicas, redis: EmbeddedRedis) -> None:
+    huge = tuple(Share(GpuUuid("GPU-a"), 2**24) for _ in range(130))
+    bad = Grant(PodUid("bad"), "team-a", "bad", {"main": huge})
+    good = await bound(api, replicas[0], "good", units=8)
+    await announce(api, gpu_node("node-1", "GPU-a", grants=(bad,)))
+    admin = connect(redis.url)
+    await admin.flushall()
+    await admin.aclose()
+    async with asyncio.timeout(30):
+        while (await replicas[0].get("/readyz"))[0] != 200 or not replicas[0].index.entries:
+            pass
+    assert set(replicas[0].index.entries) == {good["metadata"]["uid"]}
+
+
+@pytest.mark.usefixtures("node")
+async def test_a_pod_that_lives_on_after_all_is_not_about_to_free_anything(api: ApiServer, replicas: Replicas) -> None:
+    await bound(api, replicas[0], "p", units=60)
+    await set_status(api, "p", {"phase": "Failed", "containerStatuses": [STATUS | RUNNING]})
+    await until(replicas[0], lambda: "node-1" in replicas[0].index.passing)
+    await set_status(api, "p", {"phase": "Running"})
+    await until(replicas[0], lambda: "node-1" not in replicas[0].index.passing)
+
+
+@pytest.mark.usefixtures("node")
+async def test_a_pod_gone_after_a_bind_of_unknown_outcome_may_have_run(api: ApiServer, replicas: Replicas) -> None:
+    """Bound, the answer lost, force-deleted: its container may live until the node's plugin says that it does not."""
+    pod = await create_pod(api, "p", units=60)
+    api.bindings.lose_answer()
+    assert "not known whether" in await replicas[0].bind(pod, "node-1")
+    await api.cluster.delete("pods", "p", namespace="team-a", grace_seconds=0)
+    uid = PodUid(pod["metadata"]["uid"])
+    await until(replicas[1], lambda: state_of(replicas[1], uid) is ClaimState.BOUND)  # settled, and kept
+    _, version = await api.cluster.list("pods")
+    await announce(api, gpu_node("node-1", "GPU-a", observed=version))
+    await until(replicas[1], lambda: uid not in replicas[1].index.entries)
+
+
+def state_of(replica: Replica, uid: PodUid) -> ClaimState | None:
+    entry = replica.index.entries.get(uid)
+    return entry.claim.state if entry else None

@@ -19,7 +19,7 @@ ELSEWHERE = claim("pod-1", gpu="GPU-b")
 
 def facts(**known: Any) -> Facts:
     nothing: dict[str, Any] = {"entry": None, "planned": None, "granted": None, "ended_at": "", "node": None}
-    return Facts(**(nothing | {"is_overdue": False} | known))
+    return Facts(**(nothing | {"is_overdue": False, "is_unbound": False} | known))
 
 
 CASES: dict[str, tuple[Facts, Repair | None]] = {
@@ -70,6 +70,10 @@ CASES: dict[str, tuple[Facts, Repair | None]] = {
         None,
     ),
     "ended, and its node is gone": (facts(entry=Entry(BOUND, 0), ended_at="50"), Repair(Drift.RELEASED, BOUND, None)),
+    "bound by the ledger, and not by the API server": (
+        facts(entry=Entry(BOUND, 0), is_unbound=True),
+        Repair(Drift.UNSETTLED, BOUND, None),
+    ),
     "a held pod waits": (facts(entry=Entry(HELD, 1)), None),
     "a held pod is gone": (facts(entry=Entry(HELD, 1), ended_at="50"), Repair(Drift.RELEASED, HELD, None)),
     "a held pod was bound by somebody else": (
