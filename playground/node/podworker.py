@@ -21,6 +21,8 @@ from playground.node.devicemanager import ContainerKind, DeviceManager, Granted
 
 log = logging.getLogger(__name__)
 
+TERMINAL = ("Succeeded", "Failed")
+
 
 class PodWorker:
     """A pod that the kubelet knows."""
@@ -35,13 +37,14 @@ class PodWorker:
         rng: random.Random,
     ) -> None:
         self.object = pod
-        self.over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        self.over = pod.get("status", {}).get("phase") in TERMINAL
         """Terminal: nothing of it runs or will, and its devices are no longer its own."""
         self._cluster = cluster
         self._runtime = runtime
         self._devices = devices
         self._rng = rng
         self._vanished = False  # gone from the API server: nobody to report to
+        self._phase = ""  # the phase that rejection, or somebody else's hand, imposed on it
         self._changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -64,8 +67,10 @@ class PodWorker:
         self.task = asyncio.create_task(self._run(), name=f"pod {self.uid}")
 
     def update(self, pod: JsonObject) -> None:
-        """The API server has a new version of the pod."""
+        """The API server has a new version of the pod; one that somebody marked as ended is stopped, and stays so."""
         self.object = pod
+        if not self.over and pod.get("status", {}).get("phase") in TERMINAL:
+            self._phase = pod["status"]["phase"]
         self.look_again()
 
     def look_again(self) -> None:
@@ -80,10 +85,11 @@ class PodWorker:
     async def reject(self, reason: str, message: str) -> None:
         """Admission refused the pod: it is terminal."""
         self.over = True
+        self._phase = "Failed"
         await self._write_status(podstatus.rejected(reason, message))
 
     async def _run(self) -> None:
-        while not (self.over or self._must_stop()):
+        while not (self.over or self._phase or self._must_stop()):
             self._changed.clear()
             self._start_what_should_run()
             if self._is_complete():
@@ -91,8 +97,9 @@ class PodWorker:
             await self._write_status(self._status(final=False))
             await self._changed.wait()
         await asyncio.gather(*map(self._runtime.stop, self._runtime.alive(self.uid)))
-        if not self.over:
-            await self._write_status(self._status(final=True))
+        if not self.over or (self._phase and self._has_run()):
+            status = self._status(final=True)
+            await self._write_status(status | {"phase": self._phase or status["phase"]})
             self.over = True
         while not self._must_stop():
             self._changed.clear()
@@ -101,6 +108,9 @@ class PodWorker:
 
     def _must_stop(self) -> bool:
         return self._vanished or bool(self.object["metadata"].get("deletionTimestamp"))
+
+    def _has_run(self) -> bool:
+        return any(self._runtime.latest(self.uid, entry["name"]) for entry, _kind in self.containers())
 
     def _is_complete(self) -> bool:
         apps = [self._runtime.latest(self.uid, entry["name"]) for entry in self.object["spec"]["containers"]]

@@ -106,3 +106,20 @@ async def test_after_a_restart_a_pod_with_a_finished_init_container_is_rejected_
     await lab.node.restart()
     assert "no healthy devices present" in await lab.rejection("p")
     await lab.until_ended(uid, "c")
+    await lab.until_pod("p", has_terminated)
+
+
+async def test_a_pod_that_somebody_marked_as_failed_is_stopped_and_stays_failed(lab: Lab) -> None:
+    await lab.plug()
+    pod = lab.pod("p", c={A: 2})
+    pod["spec"]["restartPolicy"] = "Always"
+    uid = await lab.run_pod(pod)
+    failed = {"status": {"phase": "Failed"}}
+    await lab.cluster.patch("pods", "p", failed, namespace="default", subresource="status")
+    await lab.until_ended(uid, "c")
+    await lab.until_pod("p", has_terminated)
+
+
+def has_terminated(pod: JsonObject) -> bool:
+    states = [status["state"] for status in pod["status"]["containerStatuses"]]
+    return pod["status"]["phase"] == "Failed" and all("terminated" in state for state in states)
