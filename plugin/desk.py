@@ -131,13 +131,14 @@ class Desk:
             self._confirmed = claim.pod.uid if claim and is_fresh else None
         if claim is not None:
             check_claim(claim, size=size, unit=self._unit)
-        lingering_ids = self._book.ended_ids() - set(must_include)
+        # What the kubelet offers and another pod holds by our book is a pod's that ended, perhaps before we heard of
+        # it, and whose process may live on. Any other will do, as long as there are others.
+        held = self._book.held_ids(besides=claim.pod.uid if claim else None) - set(must_include)
+        fresh = [text for text in available if text not in held]
         try:
-            # A device that an ended pod's process has is somebody's: the kubelet offers it, and any other will do.
-            fresh = [text for text in available if text not in lingering_ids]
             return self._choose(claim, resource, available=fresh, must_include=must_include, size=size)
         except AdmissionError:
-            if not lingering_ids:
+            if len(fresh) == len(available):
                 raise
             return self._choose(claim, resource, available=available, must_include=must_include, size=size)
 

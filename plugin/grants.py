@@ -136,9 +136,9 @@ class GrantBook:
         ]
         return keys + [key for key, shares in self._strangers.items() if any(share.gpu == gpu for share in shares)]
 
-    def ended_ids(self) -> frozenset[str]:
-        """The device IDs that pods which have ended still hold, as far as they are known."""
-        return frozenset().union(*(holder.ids for holder in self._holders.values() if holder.has_ended))
+    def held_ids(self, *, besides: PodUid | None) -> frozenset[str]:
+        """The device IDs that pods hold, ended ones too, as far as they are known; `besides` leaves one pod out."""
+        return frozenset().union(*(holder.ids for uid, holder in self._holders.items() if uid != besides))
 
     def _shares(self, besides: tuple[PodUid, str] | None) -> Iterable[Share]:
         for uid, holder in self._holders.items():

@@ -192,8 +192,8 @@ async def test_devices_that_an_ended_pods_process_still_has_are_not_given_while_
     world = World(pods=[small], listing=[listed("one", {"main": []})])
     lingering = set(await world.admit(RESOURCE_MEMORY, 2, ALL))
     # The kubelet dropped the force-deleted pod, and offers its devices again.
-    world.pods, world.listing, world.running = [next_one], [listed("next", {"main": []})], {small.uid}
-    assert not lingering & set(await world.admit(RESOURCE_MEMORY, 8, ALL))
+    world.pods, world.listing, world.running = [small, next_one], [listed("next", {"main": []})], {small.uid}
+    assert not lingering & set(await world.admit(RESOURCE_MEMORY, 8, ALL))  # before the watch has told of the end
 
 
 async def test_an_ended_pod_is_looked_at_until_its_grant_is_dropped() -> None:
