@@ -19,7 +19,7 @@ from fracgpu.quantities import Mib
 from fracgpu.requests import ContainerRequest, PodRequest
 
 UNKNOWN_NODE: Final = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
-_KEPT: Final = 16
+_KEPT: Final = 12
 """Surveys that are kept: about 2 MB each for 5000 nodes, and more kinds of pods than usually wait at once."""
 
 _V = TypeVar("_V")

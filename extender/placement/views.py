@@ -87,7 +87,7 @@ class NodeView:
         fullest_first: the usable GPUs, those with the fewest free units and then seats first.
         pieces: free units of the usable GPUs, smallest first; 0 of an overdrawn one.
         sizes: units of all GPUs when empty, largest first.
-        replicas: the seats of every GPU, where all have the same number; None where not.
+        free_units: free units of all usable GPUs together.
     """
 
     name: NodeName
@@ -96,28 +96,23 @@ class NodeView:
     fullest_first: tuple[GpuView, ...]
     pieces: tuple[int, ...]
     sizes: tuple[int, ...]
-    replicas: int | None
+    free_units: int
 
     @classmethod
     def of(cls, name: NodeName, *, unit: Mib, gpus: Iterable[GpuView]) -> "NodeView":
         """Build a view, with what is derived from its GPUs."""
         gpus = tuple(gpus)
         fullest_first = sorted((gpu for gpu in gpus if gpu.usable), key=lambda gpu: (gpu.free_units, gpu.free_seats))
-        replicas = {gpu.replicas for gpu in gpus}
+        pieces = tuple(sorted(0 if gpu.is_overdrawn else gpu.free_units for gpu in fullest_first))
         return cls(
             name,
             unit,
             gpus,
             fullest_first=tuple(fullest_first),
-            pieces=tuple(sorted(0 if gpu.is_overdrawn else gpu.free_units for gpu in fullest_first)),
+            pieces=pieces,
             sizes=tuple(sorted((gpu.units for gpu in gpus), reverse=True)),
-            replicas=replicas.pop() if len(replicas) == 1 else None,
+            free_units=sum(pieces),
         )
-
-    @property
-    def free_units(self) -> int:
-        """Free units of all usable GPUs together."""
-        return sum(self.pieces)
 
     def without(self, taken: Mapping[GpuUuid, Share]) -> "NodeView":
         """The node after these shares have been taken."""
