@@ -50,7 +50,7 @@ class Shape:
 
 def draw_shape(rng: random.Random) -> Shape:
     """Draw a pod: half of them plain, the others of every kind there is."""
-    main = Ask("main", units=rng.choice([1, 2, 2, 4, 4, 7, 12, 20]))
+    main = Ask("main", units=rng.choice([1, 2, 4, 4, 7, 10, 12, 20]))
     kinds = {
         "memory": (main,),
         "seats": (Ask("main", seats=rng.choice([1, 1, 2, 4])),),
@@ -64,7 +64,7 @@ def draw_shape(rng: random.Random) -> Shape:
     return Shape(
         kinds[kind],
         restart_policy=rng.choice(["Always", "Always", "Never", "OnFailure"]),
-        linger_seconds=rng.choice([0, 0, 0, 0.5, 2.0]),
+        linger_seconds=rng.choice([0, 0, 0.5, 2.0, 4.0]),
     )
 
 
