@@ -41,7 +41,7 @@ async def test_what_monitors_and_clients_ask_first(http: aiohttp.ClientSession) 
         assert await ask(http, path) == "ok"
     assert (await ask(http, "/version"))["major"] == "1"
     groups = (await ask(http, "/apis"))["groups"]
-    assert [group["name"] for group in groups] == ["fracgpu.io"]
+    assert [group["name"] for group in groups] == ["fracgpu.io", "policy"]
     core = (await ask(http, "/api/v1"))["resources"]
     assert {"pods", "pods/binding", "pods/status", "nodes"} <= {resource["name"] for resource in core}
     assert await ask(http, "/apis/apps/v1/deployments") == "404 page not found\n"
