@@ -138,7 +138,7 @@ class DevicePlugin:
             if previous is not None:
                 self._book.restore(previous.status.grants)
             if journaled is not None:
-                self._book.restore(journaled.grants)
+                self._book.restore(journaled.grants, ids=journaled.ids)
             await self._desk.reconcile()
             before = journaled or previous
             if before is not None:

@@ -21,7 +21,7 @@ from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
 from plugin.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
 from plugin.allocation import check_claim, check_devices, lingering, room
-from plugin.grants import GrantBook
+from plugin.grants import DeviceIds, GrantBook
 from plugin.listing import Listing
 from plugin.steering import best_fit, planned_ids
 
@@ -62,7 +62,7 @@ class PodProcesses(Protocol):
 class Journal(Protocol):
     """The grants on this node's disk (see `plugin.journal`)."""
 
-    def write(self, grants: tuple[Grant, ...]) -> None:
+    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         """Write down what is granted, all of it; or an UnavailableError."""
         ...
 
@@ -194,7 +194,7 @@ class Desk:
     def keep(self) -> None:
         """Bring the journal up to date; where that fails it says too much, which harms nobody, until the next time."""
         try:
-            self._journal.write(self._book.grants())
+            self._journal.write(self._book.grants(), ids=self._book.device_ids())
         except UnavailableError as exc:
             self._journal_trouble.failed(exc)
         else:
@@ -240,7 +240,7 @@ class Desk:
         """Note a grant in the book and on the disk, or nowhere: what is only in the book ends with this process."""
         take_back = self._book.record(claim.pod, claim.container, resource, ids)
         try:
-            self._journal.write(self._book.grants())
+            self._journal.write(self._book.grants(), ids=self._book.device_ids())
         except UnavailableError:
             take_back()
             raise

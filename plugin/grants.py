@@ -11,6 +11,7 @@ cgroup has no process. The order of these three does not matter; what is unknown
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from fracgpu.gpunodes import Gpu, Grant
 from fracgpu.names import GpuUuid, PodUid
@@ -20,6 +21,10 @@ from plugin.devices import shares_of
 from plugin.listing import ListedPod, Listing
 
 _logger = logging.getLogger(__name__)
+
+
+DeviceIds = Mapping[PodUid, Mapping[str, tuple[str, ...]]]
+"""Pod UID -> container name -> the device IDs that it holds, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,14 @@ class GrantBook:
         self._holders: dict[PodUid, Holder] = {}  # pod UID -> its entry; the latest `record` last
         self._strangers: dict[str, tuple[Share, ...]] = {}  # pod key -> what is listed for a pod that we never saw
 
-    def restore(self, grants: Iterable[Grant]) -> None:
+    def restore(self, grants: Iterable[Grant], *, ids: DeviceIds = MappingProxyType({})) -> None:
         """Begin with what this plugin knew before it was restarted; for a pod that is known already, the new wins."""
         for grant in grants:
-            containers = {name: Held(shares, ids=None) for name, shares in grant.containers.items()}
+            known = ids.get(grant.pod_uid, {})
+            containers = {
+                name: Held(shares, ids=frozenset(known[name]) if name in known else None)
+                for name, shares in grant.containers.items()
+            }
             self._holders[grant.pod_uid] = Holder(grant.pod_uid, grant.namespace, grant.name, containers)
 
     def record(self, pod: Pod, container: str, resource: str, ids: frozenset[str]) -> Callable[[], None]:
@@ -121,6 +130,13 @@ class GrantBook:
             Grant(uid, holder.namespace, holder.name, {name: held.shares for name, held in holder.containers.items()})
             for uid, holder in sorted(self._holders.items())
         )
+
+    def device_ids(self) -> dict[PodUid, dict[str, tuple[str, ...]]]:
+        """The IDs behind `grants`, in order."""
+        return {
+            uid: {name: tuple(sorted(held.ids)) for name, held in holder.containers.items() if held.ids is not None}
+            for uid, holder in sorted(self._holders.items())
+        }
 
     def used(self, gpu: GpuUuid, *, besides: tuple[PodUid, str] | None = None) -> Share:
         """Units and seats of a GPU that are held, also by pods that have ended; `besides` leaves out one container."""

@@ -17,7 +17,9 @@ from msgspec import Struct
 
 from fracgpu.errors import PlanError, UnavailableError
 from fracgpu.gpunodes import GpuNodeSpec, Grant
+from fracgpu.names import PodUid
 from fracgpu.plans import check_shares
+from plugin.grants import DeviceIds
 
 JOURNAL: Final = "fracgpu-grants.json"
 """The name of the file."""
@@ -32,11 +34,14 @@ class Journaled(Struct, frozen=True):
         version: of this format.
         spec: the node's GPUs as they were divided; the grants count in its unit.
         grants: what was given away.
+        ids: the device IDs of these grants, where they are known: the kubelet offers those of a pod that it has
+            dropped again, while the pod's processes may live on.
     """
 
     version: Literal[1]
     spec: GpuNodeSpec
     grants: tuple[Grant, ...]
+    ids: dict[PodUid, dict[str, tuple[str, ...]]] = {}
 
 
 class GrantJournal:
@@ -50,7 +55,7 @@ class GrantJournal:
     def __init__(self, folder: Path, spec: GpuNodeSpec) -> None:
         self._path = folder / JOURNAL
         self._spec = spec
-        self._written: tuple[Grant, ...] | None = None  # what is known to be on the disk
+        self._written: Journaled | None = None  # what is known to be on the disk
 
     def read(self) -> Journaled | None:
         """What an earlier process wrote; None where nothing was.
@@ -69,19 +74,20 @@ class GrantJournal:
             return None
         return journaled
 
-    def write(self, grants: tuple[Grant, ...]) -> None:
+    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         """Replace what the file says, in one step; when this returns it is on the disk.
 
         Raises:
             UnavailableError: that did not work; the file may say the old or the new.
         """
-        if grants == self._written:
+        entry = Journaled(1, self._spec, grants, {uid: dict(held) for uid, held in ids.items()})
+        if entry == self._written:
             return
         self._written = None
         draft = self._path.with_name(f".{JOURNAL}")
         try:
             with draft.open("wb") as file:
-                file.write(msgspec.json.encode(Journaled(1, self._spec, grants)))
+                file.write(msgspec.json.encode(entry))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path)
@@ -92,7 +98,7 @@ class GrantJournal:
                 "written down may be given out twice: that file system has to be writable and have free space; this "
                 "pod stays failed, and its controller makes a new one"
             ) from exc
-        self._written = grants
+        self._written = entry
 
     def _move_aside(self, error: Exception) -> None:
         aside = self._path.with_name(f"{JOURNAL}.unreadable")

@@ -38,8 +38,7 @@ async def end(world: World) -> list[str]:
     problems = died + await _until_none(lambda: _restless(world), seconds=QUIET_SECONDS)
     problems += await _until_none(lambda: _disagreements(world), seconds=EMPTY_SECONDS)
     pods, _ = await world.api.cluster.list("pods")
-    for pod in pods:
-        await world.delete(pod["metadata"]["name"])
+    await world.delete([pod["metadata"]["name"] for pod in pods])
     return problems + await _until_none(lambda: leftovers(world), seconds=EMPTY_SECONDS)
 
 

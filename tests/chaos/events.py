@@ -1,6 +1,6 @@
 """What can happen to a world, each with its text for the log: the long run and the hypothesis test draw from these."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fracgpu.names import NodeName
@@ -35,12 +35,14 @@ class Event:
 # Pods.
 
 
-def create(name: str, shape: Shape) -> Event:
-    return Event(f"create {name}: {shape}", lambda world: world.create(name, shape), is_fault=False)
+def create(pods: Mapping[str, Shape]) -> Event:
+    text = ", ".join(f"{name} ({shape})" for name, shape in pods.items())
+    return Event(f"create {text}", lambda world: world.create(pods), is_fault=False)
 
 
-def delete(name: str, force: bool) -> Event:
-    return Event(f"{'force-' * force}delete {name}", lambda world: world.delete(name, force=force), is_fault=False)
+def delete(names: Sequence[str], force: bool) -> Event:
+    text = f"{'force-' * force}delete {', '.join(names)}"
+    return Event(text, lambda world: world.delete(names, force=force), is_fault=False)
 
 
 def recreate(name: str, shape: Shape, force: bool) -> Event:

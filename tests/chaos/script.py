@@ -38,13 +38,10 @@ class Script:
         replicas: how many extenders there are.
         nodes: the nodes' names.
         can_jump: whether Redis' clock can be shifted.
-
-    Attributes:
-        created: how many pods it has created so far.
     """
 
     def __init__(self, seed: int, *, replicas: int, nodes: Sequence[NodeName], can_jump: bool) -> None:
-        self.created = 0
+        self._created = 0
         self._rng = random.Random(seed)
         self._replicas = range(replicas)
         self._nodes = nodes
@@ -112,16 +109,17 @@ class Script:
         return self._rng.random() < 0.35
 
     def _create(self) -> Event | None:
-        if len(self._pods) >= MAX_PODS:
-            return None
-        self.created += 1
-        self._pods.append(f"p{self.created}")
-        return events.create(self._pods[-1], draw_shape(self._rng))
+        pods = {}
+        for _ in range(min(self._rng.choice([1, 1, 2, 4]), MAX_PODS - len(self._pods))):
+            self._created += 1
+            pods[f"p{self._created}"] = draw_shape(self._rng)
+        self._pods += pods
+        return events.create(pods) if pods else None
 
     def _delete(self) -> Event | None:
-        if not self._pods:
-            return None
-        return events.delete(self._pods.pop(self._rng.randrange(len(self._pods))), self._force())
+        count = min(self._rng.choice([1, 1, 2, 3]), len(self._pods))
+        names = [self._pods.pop(self._rng.randrange(len(self._pods))) for _ in range(count)]
+        return events.delete(names, self._force()) if names else None
 
     def _to_a_pod(self, what: Callable[[str], Event]) -> Event | None:
         return what(self._rng.choice(self._pods)) if self._pods else None

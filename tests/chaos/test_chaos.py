@@ -102,12 +102,11 @@ class Played:
     def play(self, happening: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(happening)
 
-    def happen(self, *happening: Event) -> None:
-        for event in happening:
-            if not self.wrong:
-                self.story.append(event.text)
-                self.play(event.happen(self.world))
-        self.pass_time(RULE_SECONDS)
+    def happen(self, event: Event) -> None:
+        if not self.wrong:
+            self.story.append(event.text)
+            self.play(event.happen(self.world))
+            self.pass_time(RULE_SECONDS)
 
     def pass_time(self, seconds: float) -> None:
         if not self.wrong:
@@ -145,13 +144,13 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(target=pods, wanted=st.lists(shapes, min_size=1, max_size=4))
     def create(self, wanted: list[Shape]) -> Any:
-        names = [self.played.new_name() for _ in wanted]
-        self.played.happen(*map(events.create, names, wanted))
-        return multiple(*names)
+        pods = {self.played.new_name(): shape for shape in wanted}
+        self.played.happen(events.create(pods))
+        return multiple(*pods)
 
     @rule(name=consumes(pods), force=st.booleans())
     def delete(self, name: str, force: bool) -> None:
-        self.played.happen(events.delete(name, force))
+        self.played.happen(events.delete([name], force))
 
     @rule(name=pods, shape=shapes, force=st.booleans())
     def recreate(self, name: str, shape: Shape, force: bool) -> None:

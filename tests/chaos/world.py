@@ -8,7 +8,7 @@ What must hold is `truth`'s part, the end of a run `ending`'s.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,19 +121,21 @@ class World(Simulation):
 
     # Pods.
 
-    async def create(self, name: str, shape: Shape) -> None:
-        """Create a pod; nothing happens where the name is taken."""
-        with contextlib.suppress(ApiStatusError):
-            await self.api.cluster.create("pods", manifest(name, shape))
+    async def create(self, pods: Mapping[str, Shape]) -> None:
+        """Create pods; one whose name is taken is left as it is."""
+        for name, shape in pods.items():
+            with contextlib.suppress(ApiStatusError):
+                await self.api.cluster.create("pods", manifest(name, shape))
 
-    async def delete(self, name: str, *, force: bool = False) -> None:
-        """Delete a pod, at once or with its grace period."""
-        with contextlib.suppress(ApiStatusError):
-            await self.api.cluster.delete("pods", name, namespace=NAMESPACE, grace_seconds=0 if force else None)
+    async def delete(self, names: Iterable[str], *, force: bool = False) -> None:
+        """Delete pods, at once or with their grace period."""
+        for name in names:
+            with contextlib.suppress(ApiStatusError):
+                await self.api.cluster.delete("pods", name, namespace=NAMESPACE, grace_seconds=0 if force else None)
 
     async def recreate(self, name: str, shape: Shape, *, force: bool) -> None:
         """Delete a pod and create another under its name as soon as it is free, as a StatefulSet does."""
-        await self.delete(name, force=force)
+        await self.delete([name], force=force)
         self._in_background(self._create_when_gone(name, shape))
 
     async def crash(self, name: str, *, back_off_seconds: float) -> None:
@@ -249,7 +251,7 @@ class World(Simulation):
             async with asyncio.timeout(_GONE_SECONDS):
                 while await self._find(name):  # noqa: ASYNC110 (as a controller that is told late)
                     await asyncio.sleep(0.05)
-            await self.create(name, shape)
+            await self.create({name: shape})
 
     async def _find(self, name: str) -> JsonObject | None:
         try:

@@ -15,7 +15,7 @@ from fracgpu.plans import Share
 from fracgpu.pods import Pod
 from plugin.admission import AdmissionError
 from plugin.desk import Desk
-from plugin.grants import GrantBook
+from plugin.grants import DeviceIds, GrantBook
 from plugin.listing import ListedPod, Listing
 from tests.plugin.builders import A, B, listed, make_pod, make_spec, seat_share, seats, units
 
@@ -77,7 +77,7 @@ class World:
             raise UnavailableError("no kubepods")
         return uid in self.running
 
-    def write(self, grants: tuple[Grant, ...]) -> None:
+    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         if self.is_disk_full:
             raise UnavailableError("no space left on device")
         self.written = grants

@@ -94,6 +94,15 @@ def test_the_same_ids_under_the_same_name_belong_to_the_newer_pod() -> None:
     assert {*held(book)} == {"new"}
 
 
+def test_after_a_restart_the_devices_are_known_that_the_kubelet_does_not_list_any_more() -> None:
+    before, after = make_book(), make_book()
+    before.record(OLD, "main", RESOURCE_MEMORY, frozenset(units(A, 8)))
+    after.restore(before.grants(), ids=before.device_ids())
+    look(after, pods=alive(NEW), running=("old",))
+    assert after.held_ids(besides=NEW.uid) == frozenset(units(A, 8))
+    assert after.held_ids(besides=OLD.uid) == frozenset()
+
+
 def test_after_a_restart_the_book_is_rebuilt() -> None:
     grants = (
         Grant(PodUid("old"), "team-a", "db-0", {"main": (Share(A, 8),)}),
