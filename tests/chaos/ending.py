@@ -34,7 +34,8 @@ async def end(world: World) -> list[str]:
         async with asyncio.timeout(RIGHT_SECONDS):
             await world.put_right()
     except TimeoutError:
-        return [*died, f"not everything was ready again after {RIGHT_SECONDS:.0f} s"]
+        unready = ", ".join(replica.name for replica in world.service.left_out()) or "a plugin"
+        return [*died, f"{unready} was not ready again after {RIGHT_SECONDS:.0f} s"]
     problems = died + await _until_none(lambda: _restless(world), seconds=QUIET_SECONDS)
     problems += await _until_none(lambda: _disagreements(world), seconds=EMPTY_SECONDS)
     pods, _ = await world.api.cluster.list("pods")

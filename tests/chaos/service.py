@@ -147,6 +147,10 @@ class Service:
         while tasks := {task for task in self._tasks if task.get_name().startswith("admit")}:
             await asyncio.wait(tasks)
 
+    def left_out(self) -> list[Replica]:
+        """The replicas that get no calls."""
+        return [replica for replica in self._replicas if replica not in self._endpoints]
+
     async def ask(self, replica: Replica, verb: str, args: JsonObject) -> Any:
         """Call one replica and return what it answers.
 
