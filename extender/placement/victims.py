@@ -208,6 +208,8 @@ def _cheapest_on(
     parts: dict[_Part, tuple[Cost, tuple[Candidate, ...]]] = {nothing: (_NO_COST, ())}
     for pod, share in here:
         for part, (cost, victims) in list(parts.items()):
+            if not (part.units and share.units > 0) and not (part.seats and share.seats > 0):
+                continue  # it frees nothing that is missing; and a negative priority would make it seem a gain
             uses = [budget in pod.budgets for budget in scarce]
             violates = any(used and not left for used, left in zip(uses, part.left, strict=True))
             more_cost = _plus(cost, pod, violates=violates)

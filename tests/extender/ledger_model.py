@@ -145,6 +145,7 @@ class LedgerModel:
                 return ["unsafe", self.server.policy]
             deadline_ms = now_ms + _integer(rest[0])
             if rebuild is not None and rebuild.token == token:
+                self._check_writable()
                 self.rebuild = Rebuild(self.server.life, deadline_ms, token)
                 return ["ok"]
             if rebuild is not None and now_ms < rebuild.deadline_ms <= deadline_ms:

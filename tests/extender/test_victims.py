@@ -353,6 +353,20 @@ def test_victims_for_several_gpus_are_enough_and_all_needed(
     _assert_just_enough(view, wanted, found.pods)
 
 
+def test_a_pod_that_frees_nothing_is_no_victim_however_low_its_priority() -> None:
+    view = node_view("n", gpu_view("b", units=40, seats=20, free=0, free_seats=0))
+    shares = {GpuUuid("b"): Share(GpuUuid("b"), 1, 0)}
+    nothing = {GpuUuid("b"): Share(GpuUuid("b"), 0, 0)}
+    candidates = [
+        Candidate(PodUid("empty"), -1, shares=nothing),
+        Candidate(PodUid("normal"), 0, shares=shares, budgets=("y",)),
+        Candidate(PodUid("low"), -1, shares=shares, budgets=("y",)),
+    ]
+    found = choose_victims(view, request(1), candidates, allowed={"y": 1})
+    assert found is not None
+    assert [pod.uid for pod in found.pods] == ["low"]
+
+
 @given(st.permutations([candidate(f"p{n}", priority=n % 2, budgets=("x", "y")[: n % 3]) for n in range(5)]), BUDGETS)
 def test_violations_do_not_depend_on_the_order_given(pods: list[Candidate], allowed: dict[str, int]) -> None:
     assert count_violations(pods, allowed=allowed) == count_violations(reversed(pods), allowed=allowed)
