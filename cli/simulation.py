@@ -323,7 +323,8 @@ class Simulation:
         return [
             *("-m", "playground.node.plugin_launcher", str(root / "gpus.json"), "--"),
             *("--node-name", node, "--kubeconfig", str(self._directory / "kubeconfig")),
-            *("--device-plugin-dir", str(root / "device-plugins")),
+            *("--kubelet-socket", str(root / "device-plugins" / "kubelet.sock")),
+            *("--port", "0"),
             *("--pod-resources-socket", str(root / "pod-resources" / "kubelet.sock")),
             *("--cgroup-root", str(root / "cgroup")),
         ]

@@ -5,7 +5,7 @@ end from the pods. Requests read `NodeView`s, which are made anew only for nodes
 happens here.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -243,7 +243,7 @@ class Index:
         self._left.pop(name, None)
         self.surveys.forget(name)
 
-    def _set_aside(self, node: GpuNode, *, uid: PodUid, priority: int) -> dict[GpuUuid, Share]:
+    def _set_aside(self, node: GpuNode, *, uid: PodUid, priority: int) -> list[Share]:
         """What pods other than this one, of its or a higher priority, are to get of a node when what passes has passed.
 
         Which GPUs that will be is chosen as it will be chosen for them; a pod that holds its share already is left out.
@@ -260,14 +260,19 @@ class Index:
                 plan = choose(view, self._nominated[other].request)
                 if plan is not None:
                     taken += plan.per_gpu().values()
-                    view = view.without(plan.per_gpu())
-        return sum_shares(taken)
+                    view = view.without(plan.per_gpu().values())
+        return taken
 
     def _make_view(self, node: GpuNode, *, without: frozenset[PodUid] = frozenset()) -> NodeView:
         claims = [self._entries[uid].claim for uid in self._on_node.get(node.node, ()) if uid not in without]
         claims += self._unknown_to_ledger(node.node)
         taken = sum_shares(share for claim in claims for share in claim.per_gpu().values())
-        return NodeView.of(node.node, unit=node.spec.memory_unit, gpus=_gpu_views(node, taken))
+        by_seats: Counter[GpuUuid] = Counter()  # GPU -> units that seats have taken with them
+        if node.spec.numa_hints:
+            for claim in claims:
+                for share in (share for shares in claim.plan.containers.values() for share in shares if share.seats):
+                    by_seats[share.gpu] += share.units
+        return NodeView.of(node.node, unit=node.spec.memory_unit, gpus=_gpu_views(node, taken, by_seats))
 
 
 def _discard(sets: defaultdict[NodeName, set[PodUid]], name: NodeName, uid: PodUid) -> None:
@@ -279,8 +284,9 @@ def _discard(sets: defaultdict[NodeName, set[PodUid]], name: NodeName, uid: PodU
             del sets[name]
 
 
-def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share]) -> Iterable[GpuView]:
+def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share], by_seats: Mapping[GpuUuid, int]) -> Iterable[GpuView]:
     usable = _has_status(node)
+    has_hints = node.spec.numa_hints
     for gpu in node.spec.gpus:
         share = taken.get(gpu.uuid)
         yield GpuView(
@@ -291,6 +297,8 @@ def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share]) -> Iterable[GpuVie
             free_seats=gpu.replicas - (share.seats if share else 0),
             usable=gpu.healthy and usable,
             product=gpu.product,
+            numa_node=gpu.numa_node if has_hints else None,
+            seat_units=by_seats.get(gpu.uuid, 0),
         )
 
 

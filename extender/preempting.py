@@ -24,7 +24,7 @@ from extender.wire import ExtenderPreemptionArgs, MetaPod, MetaVictims, Victims
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.errors import RequestError
 from fracgpu.names import GpuUuid, NodeName, PodUid
-from fracgpu.plans import Share, sum_shares
+from fracgpu.plans import Share
 from fracgpu.pods import Pod
 from fracgpu.requests import PodRequest, request_of
 
@@ -209,8 +209,8 @@ def _whole_offer(victims: Victims) -> _Offer:
     return _Offer(tuple(pods), victims.violations, pods)
 
 
-def _taken(claims: Iterable[Claim]) -> dict[GpuUuid, Share]:
-    return sum_shares(share for claim in claims for share in claim.per_gpu().values())
+def _taken(claims: Iterable[Claim]) -> Iterator[Share]:
+    return (share for claim in claims for share in claim.per_gpu().values())
 
 
 def _as_offered(offer: _Offer) -> MetaVictims | None:

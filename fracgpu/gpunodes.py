@@ -4,6 +4,8 @@ Written by the device plugin of that node only; read by the extender and by peop
 API server checks is in deploy/crds.
 """
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
@@ -11,9 +13,17 @@ from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, GpuUuid, NodeName, 
 from fracgpu.plans import Share
 from fracgpu.pods import ObjectMeta
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
+from fracgpu.sharing import PolicyProblem
 
 
-class Gpu(Struct, frozen=True, rename="camel"):
+class PendingShares(Struct, frozen=True, rename="camel"):
+    """What a GPU, or with another memory unit a whole node, is to offer once nothing of it is granted any more."""
+
+    units: int
+    replicas: int
+
+
+class Gpu(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One GPU of a node.
 
     Attributes:
@@ -25,6 +35,9 @@ class Gpu(Struct, frozen=True, rename="camel"):
         replicas: seats it offers (R).
         healthy: false takes it out of placement; what runs on it goes on.
         numa_node: the NUMA node it hangs on, where the machine tells.
+        problem: why it is not healthy, as a sentence; empty for a healthy one.
+        parent: of a MIG instance the UUID of the GPU that it is a part of; empty for a whole GPU.
+        pending: what it will offer when its grants have ended; None where that is what it offers now.
     """
 
     uuid: GpuUuid
@@ -35,13 +48,26 @@ class Gpu(Struct, frozen=True, rename="camel"):
     replicas: int
     healthy: bool = True
     numa_node: int | None = None
+    problem: str = ""
+    parent: str = ""
+    pending: PendingShares | None = None
 
 
 class GpuNodeSpec(Struct, frozen=True, rename="camel"):
-    """The GPUs of a node, and the unit in which their memory is counted."""
+    """The GPUs of a node, and the unit in which their memory is counted.
+
+    Attributes:
+        memory_unit: the unit in force, in MiB.
+        gpus: in NVML's order.
+        pending_memory_unit: the unit, in MiB, that the administrator has set, where it comes into force only when
+            nothing on the node is granted any more; None otherwise.
+        numa_hints: whether the kubelet is told the GPUs' NUMA nodes, and therefore may choose between them by itself.
+    """
 
     memory_unit: Mib = msgspec.field(name="memoryUnitMiB", default=DEFAULT_MEMORY_UNIT)
     gpus: tuple[Gpu, ...] = ()
+    pending_memory_unit: Mib | None = msgspec.field(name="pendingMemoryUnitMiB", default=None)
+    numa_hints: bool = False
 
 
 class Grant(Struct, frozen=True, rename="camel"):
@@ -56,6 +82,27 @@ class Grant(Struct, frozen=True, rename="camel"):
     containers: dict[str, tuple[Share, ...]]
 
 
+class IsolationStatus(Struct, frozen=True, rename="camel"):
+    """How pods are kept within their shares on a node.
+
+    Attributes:
+        mechanism: driver-limit, mps, preload or none.
+        enforced: whether something really keeps a container from taking more; false is advice only.
+        message: what that means here, and why it is not more, as a sentence.
+    """
+
+    mechanism: str
+    enforced: bool
+    message: str = ""
+
+
+class SharingStatus(Struct, frozen=True, rename="camel"):
+    """Which SharingPolicies a node follows, and what is wrong with those that name it."""
+
+    policies: tuple[str, ...] = ()
+    problems: tuple[PolicyProblem, ...] = ()
+
+
 class GpuNodeStatus(Struct, frozen=True, rename="camel"):
     """The grants of a node.
 
@@ -65,11 +112,15 @@ class GpuNodeStatus(Struct, frozen=True, rename="camel"):
         grants: one entry per pod that holds a share.
         ended_pods: UIDs of pods that the plugin has seen end, the last of them: what it has said of their grants
             since is final, however far `observed_pods` has come.
+        isolation: how pods are kept within their shares; None until that is known.
+        sharing: where the node's sharing is declared; None until that is known.
     """
 
     observed_pods: str = ""
     grants: tuple[Grant, ...] = ()
     ended_pods: tuple[PodUid, ...] = ()
+    isolation: IsolationStatus | None = None
+    sharing: SharingStatus | None = None
 
 
 class GpuNode(Struct, frozen=True, rename="camel"):
@@ -85,3 +136,17 @@ class GpuNode(Struct, frozen=True, rename="camel"):
     def node(self) -> NodeName:
         """The node that this object is about: it has the same name."""
         return NodeName(self.metadata.name)
+
+
+def written(part: GpuNodeSpec | GpuNodeStatus) -> dict[str, Any]:
+    """A part of the object as JSON to be written: without what is unknown, because null is a value to the API server."""
+    found: dict[str, Any] = _without_null(msgspec.to_builtins(part))
+    return found
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_null(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_without_null(inner) for inner in value]
+    return value

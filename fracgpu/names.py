@@ -48,5 +48,9 @@ GPUNODE_API_VERSION: Final = f"{DOMAIN}/{API_VERSION}"
 GPUNODE_KIND: Final = "GPUNode"
 GPUNODE_PLURAL: Final = "gpunodes"
 
+# The custom resource SharingPolicy: cluster-scoped, written by administrators.
+SHARINGPOLICY_KIND: Final = "SharingPolicy"
+SHARINGPOLICY_PLURAL: Final = "sharingpolicies"
+
 CDI_KIND: Final = "nvidia.com/gpu"
 """Vendor and class of the CDI devices that the NVIDIA container toolkit generates; a device is ``KIND=UUID``."""

@@ -4,6 +4,7 @@ Decoding into these costs a hundredth of the generated client's models and skips
 accepted wherever Go writes it for an empty map or list.
 """
 
+import msgspec
 from msgspec import Struct
 
 from fracgpu.names import ANNOTATION_ALLOCATION, NodeName, PodUid
@@ -24,6 +25,7 @@ class ObjectMeta(_K8s, frozen=True):
     namespace: str = ""
     uid: PodUid = PodUid("")
     resource_version: str = ""
+    generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     annotations: dict[str, str] | None = None
@@ -82,6 +84,7 @@ class ContainerStatus(_K8s, frozen=True):
 
     name: str = ""
     state: ContainerState | None = None
+    container_id: str = msgspec.field(name="containerID", default="")
 
 
 class PodCondition(_K8s, frozen=True):

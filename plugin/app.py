@@ -14,18 +14,18 @@ from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
 from fracgpu.process.running import announce_ready
-from fracgpu.quantities import Mib
-from plugin.cgroups import PodCgroups
-from plugin.desk import Desk
-from plugin.devices import device_list, node_spec, refuse_change_under_grants
-from plugin.grants import GrantBook
-from plugin.journal import GrantJournal
-from plugin.nvml import discover
-from plugin.podresources import PodResourcesClient
-from plugin.podwatch import PodWatch
-from plugin.publisher import Publisher
-from plugin.registration import Registrar
-from plugin.service import DevicePluginService, PluginServer
+from fracgpu.quantities import DEFAULT_REPLICAS, Mib
+from plugin.cluster.podwatch import PodWatch
+from plugin.cluster.publisher import Publisher
+from plugin.gpus.layout import device_list, node_spec, refuse_change_under_grants
+from plugin.gpus.nvml import discover
+from plugin.granting.book import GrantBook
+from plugin.granting.desk import Desk
+from plugin.granting.journal import GrantJournal
+from plugin.kubelet.cgroups import PodCgroups
+from plugin.kubelet.podresources import PodResourcesClient
+from plugin.kubelet.registration import Registrar
+from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.settings import PluginSettings
 
 SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
@@ -70,8 +70,8 @@ def find_gpus(settings: PluginSettings) -> GpuNodeSpec:
     return node_spec(
         found.cards,
         unit=Mib(settings.memory_unit_mib),
-        replicas=settings.replicas,
-        reserved=Mib(settings.reserved_mib),
+        replicas=settings.replicas or DEFAULT_REPLICAS,
+        reserved=Mib(settings.reserved_mib or 0),
     )
 
 
@@ -100,7 +100,7 @@ class DevicePlugin:
         self._book = GrantBook({gpu.uuid: gpu for gpu in spec.gpus})
         self._publisher = Publisher(client, node, spec, status=self._status)
         self._pods = PodWatch(client, node, on_end=self._pod_ended, on_progress=self._publisher.progressed)
-        self._journal = GrantJournal(settings.device_plugin_dir, spec)
+        self._journal = GrantJournal(settings.kubelet_socket.parent, spec)
         self._desk = Desk(
             spec,
             self._book,
@@ -110,7 +110,7 @@ class DevicePlugin:
             journal=self._journal,
             on_change=self._publisher.touch,
         )
-        folder = settings.device_plugin_dir
+        folder = settings.kubelet_socket.parent
         self._registrar = Registrar(
             folder,
             {
@@ -148,14 +148,14 @@ class DevicePlugin:
             tasks.create_task(self._desk.run(), name="desk")
             await self._registrar.start()
             tasks.create_task(self._registrar.run(), name="registrar")
-            announce_ready(f"unix:{self._settings.device_plugin_dir}", ready_file=self._settings.ready_file)
+            announce_ready(f"unix:{self._settings.kubelet_socket.parent}", ready_file=self._settings.ready_file)
 
     async def stop(self) -> None:
         """End the conversation with the kubelet; harmless when it never began."""
         await self._registrar.stop()
 
     def _status(self) -> GpuNodeStatus:
-        """Read what to publish, in this order: see `plugin.publisher`."""
+        """Read what to publish, in this order: see `plugin.cluster.publisher`."""
         return GpuNodeStatus(observed_pods=self._pods.observed, ended_pods=self._pods.ended, grants=self._book.grants())
 
     def _pod_ended(self) -> None:

@@ -6,6 +6,7 @@ What a node is worth to a request depends on that node alone, so that it can be 
 from bisect import bisect_left
 from typing import Final
 
+from extender.placement import numa
 from extender.placement.fitting import choose, fullest_with_room, is_plain
 from extender.placement.views import NodeView
 from fracgpu.requests import PodRequest
@@ -37,9 +38,10 @@ def _left_over(view: NodeView, request: PodRequest) -> int | None:
         taken = plan.per_gpu()
         return sum(gpu.free_units - taken[gpu.uuid].units for gpu in view.gpus if gpu.uuid in taken)
     (only,) = request.containers
-    if is_plain(only):
+    if is_plain(only) and not view.is_split:
         first = bisect_left(view.pieces, only.units)
         chosen = view.pieces[first : first + only.gpus]
         return sum(chosen) - only.gpus * only.units if len(chosen) == only.gpus else None
-    roomy = fullest_with_room(view.fullest_first, only)[: only.gpus]
+    gpus = numa.offered(view.fullest_first, only) if view.is_split else view.fullest_first
+    roomy = fullest_with_room(gpus, only)[: only.gpus]
     return sum(gpu.free_units - gpu.units_for(only) for gpu in roomy) if len(roomy) == only.gpus else None

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from extender.placement import numa
 from extender.placement.fitting import could_ever_fit, fits, is_plain
 from extender.placement.views import GpuView, NodeView
 from fracgpu.names import NodeName
@@ -18,6 +19,8 @@ def why_not(view: NodeView, request: PodRequest) -> str:
     acceptable = _acceptable(view, request)
     if not acceptable.gpus:
         return f"needs {need}; its GPUs are {_products(view)}"
+    if view.is_split and fits(view.anywhere(), request):
+        return f"needs {need}; {_out_of_reach(view, request)}"
     if len(request.containers) > 1:
         return f"needs {need} at once; the free pieces are {_pieces(acceptable)}"
     (only,) = request.containers
@@ -30,7 +33,7 @@ def reason_key(view: NodeView, request: PodRequest) -> int | None:
     The usual request is for memory of one GPU, and the usual cluster has few different largest pieces.
     """
     (first, *more) = request.containers
-    if more or first.gpus > 1 or not is_plain(first):
+    if more or first.gpus > 1 or not is_plain(first) or view.is_split:
         return None
     return view.pieces[-1] if view.pieces else -1
 
@@ -59,9 +62,12 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Exp
     if not views:
         products = sorted({gpu.product for view in every for gpu in view.gpus})
         return Explanation(f"needs {need}; the cluster's GPUs are {', '.join(products)}")
-    fitting = tuple(view.name for view in views if fits(view, request))
+    fitting = tuple(view.name for view in every if fits(view, request))
     if fitting:
         return Explanation(f"needs {need}; there is room on {', '.join(fitting)}", fitting)
+    for view in every:
+        if view.is_split and fits(view.anywhere(), request):
+            return Explanation(f"needs {need}; {_out_of_reach(view, request)}, on {view.name}")
     reason = f"needs {need}; {_closest(views, request)}"
     if not any(could_ever_fit(view, request) for view in views):
         reason += f"; no node could hold it even when empty: {_largest_gpus(views, request)}"
@@ -116,6 +122,25 @@ def _lacking(view: NodeView, request: ContainerRequest) -> str:
         if most < request.seats:
             return f"the most free seats on one GPU are {max(0, most)}"
     return f"the largest free piece is {format_mib(max(view.pieces, default=0) * view.unit)}"
+
+
+def _out_of_reach(view: NodeView, request: PodRequest) -> str:
+    """Where the room is that the kubelet, which knows the NUMA nodes, would not let the pod have."""
+    if len(request.containers) > 1:
+        return "there is room, but not on the NUMA nodes that the kubelet takes first"
+    (only,) = request.containers
+    roomy = [gpu for gpu in view.gpus if gpu.has_room_for(only)]
+    offered = numa.offered(view.fullest_first, only)
+    owner = "its free GPU is" if len(roomy) == 1 else "its free GPUs are"
+    first = _numa_nodes(offered or [gpu for gpu in view.gpus if gpu.numa_node is not None])
+    return f"{owner} on {_numa_nodes(roomy)}, and the kubelet takes {first} first"
+
+
+def _numa_nodes(gpus: Iterable[GpuView]) -> str:
+    found = {gpu.numa_node for gpu in gpus}
+    known = [str(node) for node in sorted(node for node in found if node is not None)]
+    parts = [f"NUMA node{'s' if len(known) > 1 else ''} {', '.join(known)}"] if known else []
+    return " and ".join([*parts, "no known NUMA node"] if None in found else parts)
 
 
 def _seat_counts(gpus: Iterable[GpuView]) -> str:

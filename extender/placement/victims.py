@@ -65,7 +65,9 @@ def choose_victims(
     """Choose the cheapest pods whose eviction makes the request fit; with any one of them left it would not.
 
     There is nothing cheaper for a request of one GPU on a node whose GPUs have up to a dozen candidates each; otherwise
-    there may be, within the bounds at the top of this module.
+    there may be, within the bounds at the top of this module. Where the kubelet chooses between NUMA nodes, more free
+    memory may make it choose another one: only victims after whose end the request fits are named, and there may be
+    such ones that are not found.
 
     Args:
         view: the node with all candidates on it.
@@ -77,10 +79,10 @@ def choose_victims(
         None where the request fits as it is, or not even when all candidates are gone.
     """
     candidates = by_importance(candidates)
-    if fits(view, request) or not fits(_freed(view, candidates), request):
+    if fits(view, request) or not (view.is_split or fits(_freed(view, candidates), request)):
         return None
     (first, *others) = request.containers
-    if first.gpus == 1 and not others:
+    if first.gpus == 1 and not others and not view.is_split:
         found = _on_one_gpu(view, first, candidates, allowed=allowed)
     else:
         found = _on_several_gpus(view, request, candidates, allowed=allowed)
@@ -231,7 +233,7 @@ def _cheapest_on(
 
 def _on_several_gpus(
     view: NodeView, request: PodRequest, candidates: Sequence[Candidate], *, allowed: Mapping[str, int]
-) -> tuple[Candidate, ...]:
+) -> tuple[Candidate, ...] | None:
     """Try sets of as many GPUs as the request may take, those first on which its largest share is cheap to have."""
     largest = max(request.containers, key=lambda container: (container.units, container.seats))
     on_gpu = {gpu.uuid: _cheapest_on(gpu, largest, candidates, allowed=allowed) for gpu in view.gpus}
@@ -253,7 +255,7 @@ def _on_several_gpus(
                 continue
         found.append(_spared(enough, allowed=allowed, suffice=suffice))
     if not found:
-        return _spared(candidates, allowed=allowed, suffice=suffice)
+        return _spared(candidates, allowed=allowed, suffice=suffice) if suffice(candidates) else None
     return min(found, key=lambda victims: cost_of(victims, allowed=allowed))
 
 
@@ -267,7 +269,7 @@ def _spared(
     Args:
         pods: the most important first.
         allowed: as in `choose_victims`.
-        suffice: whether these are enough; with more of them they are all the more.
+        suffice: whether these are enough; with more of them they are all the more, or at least these are enough.
     """
     left = list(pods)
     violating = _violating(pods, allowed=allowed)

@@ -4,8 +4,8 @@ The index makes a new view of a node when one of its claims or GPUs changes; a d
 end. Free amounts are below zero on an overdrawn GPU: what the kubelet gave away is recorded even above the limit.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from fracgpu.names import GpuUuid, NodeName
 from fracgpu.plans import Share
@@ -19,6 +19,9 @@ class GpuView:
 
     A GPU is `usable` while it is healthy; one that is not offers nothing, and keeps what it has given. `product` is
     NVML's name of the model.
+
+    `numa_node` is set where the kubelet was told it, and then `seat_units` are the units that seats have taken with
+    them: the kubelet, which counts device IDs, takes these for free.
     """
 
     uuid: GpuUuid
@@ -28,6 +31,8 @@ class GpuView:
     free_seats: int
     usable: bool = True
     product: str = ""
+    numa_node: int | None = None
+    seat_units: int = 0
 
     @property
     def is_overdrawn(self) -> bool:
@@ -63,15 +68,28 @@ class GpuView:
         return self.usable and share.units <= self.free_units and share.seats <= self.free_seats
 
     def without(self, share: Share) -> "GpuView":
-        """The GPU after this share has been taken."""
-        return self._with_free(self.free_units - share.units, self.free_seats - share.seats)
+        """The GPU after this share has been taken: of memory alone, or of seats with their units."""
+        return GpuView(
+            self.uuid,
+            self.units,
+            self.replicas,
+            self.free_units - share.units,
+            self.free_seats - share.seats,
+            self.usable,
+            self.product,
+            self.numa_node,
+            self.seat_units + share.units if share.seats and self.numa_node is not None else self.seat_units,
+        )
+
+    def anywhere(self) -> "GpuView":
+        """The GPU if the kubelet had not been told its NUMA node."""
+        return replace(self, numa_node=None, seat_units=0)
 
     def emptied(self) -> "GpuView":
         """The GPU if nothing were taken of it and it were healthy."""
-        return GpuView(self.uuid, self.units, self.replicas, self.units, self.replicas, True, self.product)
-
-    def _with_free(self, units: int, seats: int) -> "GpuView":
-        return GpuView(self.uuid, self.units, self.replicas, units, seats, self.usable, self.product)
+        return GpuView(
+            self.uuid, self.units, self.replicas, self.units, self.replicas, True, self.product, self.numa_node
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,7 @@ class NodeView:
         pieces: free units of the usable GPUs, smallest first; 0 of an overdrawn one.
         sizes: units of all GPUs when empty, largest first.
         free_units: free units of all usable GPUs together.
+        is_split: whether the kubelet chooses between NUMA nodes before it asks the plugin: see `numa`.
     """
 
     name: NodeName
@@ -97,6 +116,7 @@ class NodeView:
     pieces: tuple[int, ...]
     sizes: tuple[int, ...]
     free_units: int
+    is_split: bool = False
 
     @classmethod
     def of(cls, name: NodeName, *, unit: Mib, gpus: Iterable[GpuView]) -> "NodeView":
@@ -112,9 +132,17 @@ class NodeView:
             pieces=pieces,
             sizes=tuple(sorted((gpu.units for gpu in gpus), reverse=True)),
             free_units=sum(pieces),
+            is_split=len({gpu.numa_node for gpu in gpus}) > 1,
         )
 
-    def without(self, taken: Mapping[GpuUuid, Share]) -> "NodeView":
-        """The node after these shares have been taken."""
-        gpus = (gpu.without(taken[gpu.uuid]) if gpu.uuid in taken else gpu for gpu in self.gpus)
-        return NodeView.of(self.name, unit=self.unit, gpus=gpus)
+    def without(self, taken: Iterable[Share]) -> "NodeView":
+        """The node after these shares, each a pod's or a part of it, have been taken."""
+        gpus = {gpu.uuid: gpu for gpu in self.gpus}
+        for share in taken:
+            if (gpu := gpus.get(share.gpu)) is not None:
+                gpus[share.gpu] = gpu.without(share)
+        return NodeView.of(self.name, unit=self.unit, gpus=gpus.values())
+
+    def anywhere(self) -> "NodeView":
+        """The node if the kubelet had not been told the NUMA nodes of its GPUs."""
+        return NodeView.of(self.name, unit=self.unit, gpus=(gpu.anywhere() for gpu in self.gpus))

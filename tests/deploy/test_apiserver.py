@@ -83,6 +83,7 @@ def test_defaults_and_null_are_kept_apart(api: Api) -> None:
     gpu = written["spec"]["gpus"][0]
     del gpu["healthy"]
     gpu["numaNode"] = None
+    written["spec"]["gpus"] = [gpu]
 
     _, stored = api.call("POST", GPUNODES, written)
 
@@ -125,6 +126,8 @@ def test_kubectl_get_shows_the_first_gpu(api: Api) -> None:
         "Units": 30,
         "Unit-MiB": 512,
         "Seats": 4,
+        "Isolation": None,
+        "Enforced": None,
         "Observed": None,
     }
 

@@ -2,10 +2,19 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant
+from fracgpu.gpunodes import (
+    Gpu,
+    GpuNode,
+    GpuNodeSpec,
+    GpuNodeStatus,
+    Grant,
+    IsolationStatus,
+    PendingShares,
+    SharingStatus,
+    written,
+)
 from fracgpu.names import (
     API_VERSION,
     DOMAIN,
@@ -20,14 +29,33 @@ from fracgpu.names import (
 from fracgpu.plans import Share
 from fracgpu.pods import ObjectMeta
 from fracgpu.quantities import Mib
+from fracgpu.sharing import PolicyProblem
 from tests.deploy.conftest import documents
 
 SHARE = Share(GpuUuid("GPU-a"), units=8, seats=0)
-GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, numa_node=1)
+GPU = Gpu(
+    GpuUuid("GPU-a"),
+    0,
+    "Tesla T4",
+    Mib(15360),
+    units=30,
+    replicas=4,
+    healthy=False,
+    numa_node=1,
+    problem="lost",
+    parent="GPU-p",
+    pending=PendingShares(28, 2),
+)
 NODE = GpuNode(
     metadata=ObjectMeta(name=NodeName("node-1")),
-    spec=GpuNodeSpec(Mib(512), (GPU,)),
-    status=GpuNodeStatus("42", (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),), (PodUid("uid-2"),)),
+    spec=GpuNodeSpec(Mib(512), (GPU,), pending_memory_unit=Mib(256), numa_hints=True),
+    status=GpuNodeStatus(
+        "42",
+        (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),),
+        (PodUid("uid-2"),),
+        IsolationStatus("mps", enforced=True, message="per process"),
+        SharingStatus(("policy-1",), (PolicyProblem("policy-2", 3, "Conflict", "policy-1 says otherwise"),)),
+    ),
 )
 """A GPUNode with every field set."""
 
@@ -48,7 +76,7 @@ def test_the_crd_knows_every_field_and_no_other(crd: dict[str, Any]) -> None:
     schema = crd["versions"][0]["schema"]["openAPIV3Schema"]
 
     for part in ("spec", "status"):
-        assert fields_of_schema(schema["properties"][part]) == fields_of(msgspec.to_builtins(getattr(NODE, part)))
+        assert fields_of_schema(schema["properties"][part]) == fields_of(written(getattr(NODE, part)))
 
 
 def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() -> None:

@@ -111,7 +111,8 @@ class RealNode:
         self.plugin = cluster.service(
             *("plugin", "-m", "playground.node.plugin_launcher", str(self._state), "--"),
             *("--node-name", self.name, "--kubeconfig", str(cluster.plane.kubeconfig(PLUGIN))),
-            *("--device-plugin-dir", str(self.kubelet.plugins_folder)),
+            *("--kubelet-socket", str(self.kubelet.plugins_folder / "kubelet.sock")),
+            *("--port", "0"),
             *("--pod-resources-socket", str(self.kubelet.pod_resources_socket)),
             *("--cgroup-root", str(cgroup_root)),
         )

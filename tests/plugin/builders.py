@@ -13,7 +13,7 @@ from fracgpu.names import ANNOTATION_ALLOCATION, RESOURCE_MEMORY, RESOURCE_REPLI
 from fracgpu.plans import Plan, Share, encode_plan
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib, seat_units
-from plugin.listing import ListedPod
+from plugin.granting.listing import ListedPod
 
 UNIT = Mib(512)
 A, B, C = (GpuUuid(f"GPU-{letter}") for letter in "abc")

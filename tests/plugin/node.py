@@ -15,9 +15,9 @@ from playground.api.apiserver import ApiServer
 from playground.node.containers import Container
 from playground.node.kubelet import Kubelet
 from plugin.app import DevicePlugin
-from plugin.cgroups import PodCgroups
-from plugin.devices import RESOURCES
-from plugin.podresources import PodResourcesClient
+from plugin.gpus.layout import RESOURCES
+from plugin.kubelet.cgroups import PodCgroups
+from plugin.kubelet.podresources import PodResourcesClient
 from plugin.settings import PluginSettings
 from tests.plugin.builders import make_spec, pod_object
 
@@ -83,7 +83,8 @@ class SimulatedNode:
         settings = PluginSettings(
             node_name=NODE,
             kubeconfig=kubeconfig,
-            device_plugin_dir=self.kubelet.plugins_folder,
+            kubelet_socket=self.kubelet.plugins_folder / "kubelet.sock",
+            port=0,
             pod_resources_socket=self.kubelet.pod_resources_socket,
             cgroup_root=self.cgroup_root,
         )

@@ -8,8 +8,8 @@ import pytest
 from fracgpu.names import ANNOTATION_GPU_COUNT, RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
-from plugin.admission import claims_of, under_admission, ungranted_claims, waiting_claims, wants_gpu
-from plugin.listing import ListedPod
+from plugin.granting.admission import claims_of, under_admission, ungranted_claims, waiting_claims, wants_gpu
+from plugin.granting.listing import ListedPod
 from tests.plugin.builders import A, B, listed, make_pod, seat_share, seats, units
 
 ONE = make_pod("one", {"main": [Share(A, 8)]}, created="2026-11-21T00:00:01Z")

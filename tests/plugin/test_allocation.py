@@ -11,9 +11,9 @@ from fracgpu.names import ANNOTATION_GPU_COUNT, ANNOTATION_GPU_FRACTION, RESOURC
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib
-from plugin.admission import AdmissionError, claims_of
-from plugin.allocation import check_claim, check_devices, room
-from plugin.grants import GrantBook
+from plugin.granting.admission import AdmissionError, claims_of
+from plugin.granting.allocation import check_claim, check_devices, room
+from plugin.granting.book import GrantBook
 from tests.plugin.builders import UNIT, A, B, C, make_gpu, make_pod, seat_share, seats, units
 
 ASKS_8 = make_pod("x", {"main": [Share(A, 8)]})

@@ -6,7 +6,7 @@ import pytest
 
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.names import PodUid
-from plugin.cgroups import PodCgroups
+from plugin.kubelet.cgroups import PodCgroups
 
 UID = PodUid("8f4c2a31-0b7e-4d3c-9a55-c3f1f0e6b001")
 UNDERSCORED = "8f4c2a31_0b7e_4d3c_9a55_c3f1f0e6b001"

@@ -13,10 +13,10 @@ from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
-from plugin.admission import AdmissionError
-from plugin.desk import Desk
-from plugin.grants import DeviceIds, GrantBook
-from plugin.listing import ListedPod, Listing
+from plugin.granting.admission import AdmissionError
+from plugin.granting.book import DeviceIds, GrantBook
+from plugin.granting.desk import Desk
+from plugin.granting.listing import ListedPod, Listing
 from tests.plugin.builders import A, B, listed, make_pod, make_spec, seat_share, seats, units
 
 ONE = make_pod("one", {"main": [Share(B, 8)]}, created="2026-11-21T00:00:01Z")

@@ -9,7 +9,8 @@ from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, PodUid
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib
-from plugin.devices import MAX_MESSAGE_BYTES, Card, device_list, node_spec, refuse_change_under_grants, shares_of
+from plugin.gpus.cards import Card
+from plugin.gpus.layout import MAX_MESSAGE_BYTES, device_list, node_spec, refuse_change_under_grants, shares_of
 from tests.plugin.builders import A, B, make_gpu, make_spec, seats, units
 
 CARD = Card(A, 0, "NVIDIA L4", Mib(23034), numa_node=1)

@@ -6,8 +6,8 @@ from fracgpu.gpunodes import Grant
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
-from plugin.grants import GrantBook
-from plugin.listing import ListedPod
+from plugin.granting.book import GrantBook
+from plugin.granting.listing import ListedPod
 from tests.plugin.builders import A, B, listed, make_gpu, make_pod, seats, units
 
 OLD = make_pod("db-0", {"main": [Share(A, 8)]}, uid="old")

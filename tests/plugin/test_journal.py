@@ -10,7 +10,7 @@ from fracgpu.errors import UnavailableError
 from fracgpu.gpunodes import Grant
 from fracgpu.names import PodUid
 from fracgpu.plans import Share
-from plugin.journal import JOURNAL, GrantJournal, Journaled
+from plugin.granting.journal import JOURNAL, GrantJournal, Journaled
 from tests.plugin.builders import A, make_spec, seat_share
 
 GRANTS = (

@@ -8,8 +8,8 @@ import pytest
 
 from fracgpu.errors import UnavailableError
 from playground.node.nvml import SimulatedGpu, install, write_state
-from plugin.devices import Card
-from plugin.nvml import discover
+from plugin.gpus.cards import Card
+from plugin.gpus.nvml import discover
 
 WELL = SimulatedGpu(uuid="GPU-a", product="NVIDIA L4", memory_mib=23034, numa_node=1)
 

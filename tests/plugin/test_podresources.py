@@ -11,8 +11,8 @@ from fracgpu.errors import UnavailableError
 from fracgpu.kubelet import podresources_pb2 as pb
 from fracgpu.names import RESOURCE_MEMORY
 from playground.node.kubelet_grpc import LIST_BURST, PodResources
-from plugin.listing import ListedPod
-from plugin.podresources import PodResourcesClient
+from plugin.granting.listing import ListedPod
+from plugin.kubelet.podresources import PodResourcesClient
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.names import PodUid
 from fracgpu.plans import Share
 from playground.api.apiserver import ApiServer
-from plugin.podwatch import PodWatch
+from plugin.cluster.podwatch import PodWatch
 from tests.plugin.builders import A, pod_object
 from tests.plugin.node import NODE
 

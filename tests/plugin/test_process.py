@@ -31,7 +31,8 @@ async def process(node: SimulatedNode, *more: str) -> AsyncIterator[asyncio.subp
     arguments = {
         "--node-name": NODE,
         "--kubeconfig": kubeconfig,
-        "--device-plugin-dir": node.kubelet.plugins_folder,
+        "--kubelet-socket": node.kubelet.plugins_folder / "kubelet.sock",
+        "--port": 0,
         "--pod-resources-socket": node.kubelet.pod_resources_socket,
         "--cgroup-root": node.cgroup_root,
         "--ready-file": node.folder / "ready",

@@ -13,7 +13,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
 from playground.api.apiserver import ApiServer
-from plugin.publisher import Publisher
+from plugin.cluster.publisher import Publisher
 from tests.plugin.builders import A, make_spec
 
 NODE = NodeName("node-1")

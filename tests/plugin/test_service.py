@@ -17,8 +17,8 @@ from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
-from plugin.devices import device_list
-from plugin.service import DevicePluginService, PluginServer
+from plugin.gpus.layout import device_list
+from plugin.kubelet.service import DevicePluginService, PluginServer
 from tests.plugin.builders import A, B, listed, make_pod, make_spec, units
 from tests.plugin.test_desk import World
 
@@ -128,6 +128,6 @@ async def test_a_server_knows_whether_its_socket_is_still_its_own(served: Served
 
 async def test_a_folder_that_is_not_there_is_a_setting_error(served: Served) -> None:
     server = PluginServer(served.server.service, Path("/nowhere/fracgpu-memory.sock"))
-    with pytest.raises(SettingError, match="--device-plugin-dir"):
+    with pytest.raises(SettingError, match="--kubelet-socket"):
         await server.start()
     await server.stop()

@@ -9,8 +9,8 @@ import pytest
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.errors import DeviceIdError
 from fracgpu.names import RESOURCE_MEMORY, GpuUuid
-from plugin.admission import AdmissionError
-from plugin.steering import best_fit, planned_ids
+from plugin.granting.admission import AdmissionError
+from plugin.granting.steering import best_fit, planned_ids
 from tests.plugin.builders import A, B, C, units
 
 

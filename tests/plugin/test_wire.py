@@ -19,8 +19,8 @@ from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
-from plugin.devices import device_list
-from plugin.service import DevicePluginService, PluginServer
+from plugin.gpus.layout import device_list
+from plugin.kubelet.service import DevicePluginService, PluginServer
 from tests.plugin.builders import B, listed, make_gpu, make_pod, make_spec, units
 from tests.plugin.test_desk import World
 from tests.plugin.test_service import allocation, preference

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant
+from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant, written
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import ObjectMeta
@@ -13,16 +13,15 @@ from fracgpu.quantities import Mib
 
 GPU = Gpu(GpuUuid("GPU-a"), 0, "Tesla T4", Mib(15360), units=30, replicas=4, numa_node=1)
 GRANT = Grant(PodUid("uid-1"), "team-a", "chat", {"main": (Share(GpuUuid("GPU-a"), 8),)})
+BARE = Gpu(GpuUuid("GPU-b"), 1, "Tesla T4", Mib(15360), units=30, replicas=4)
 NODE = GpuNode(
-    ObjectMeta(name="node-1"), GpuNodeSpec(Mib(512), (GPU,)), GpuNodeStatus("42", (GRANT,), (PodUid("uid-2"),))
+    ObjectMeta(name="node-1"), GpuNodeSpec(Mib(512), (GPU, BARE)), GpuNodeStatus("42", (GRANT,), (PodUid("uid-2"),))
 )
 
 
 def test_the_form_on_the_wire() -> None:
-    written = json.loads(msgspec.json.encode(NODE))
-
-    assert (written["apiVersion"], written["kind"]) == ("fracgpu.io/v1alpha1", "GPUNode")
-    assert written["spec"] == {
+    assert (NODE.api_version, NODE.kind) == ("fracgpu.io/v1alpha1", "GPUNode")
+    assert written(NODE.spec) == {
         "memoryUnitMiB": 512,
         "gpus": [
             {
@@ -32,12 +31,13 @@ def test_the_form_on_the_wire() -> None:
                 "memoryMiB": 15360,
                 "units": 30,
                 "replicas": 4,
-                "healthy": True,
                 "numaNode": 1,
-            }
+            },
+            {"uuid": "GPU-b", "index": 1, "product": "Tesla T4", "memoryMiB": 15360, "units": 30, "replicas": 4},
         ],
+        "numaHints": False,
     }
-    assert written["status"] == {
+    assert written(NODE.status) == {
         "observedPods": "42",
         "grants": [
             {
@@ -64,16 +64,16 @@ def test_a_gpunode_of_a_plugin_that_has_not_reported_yet() -> None:
 
 @pytest.mark.parametrize("missing", ["uuid", "index", "product", "memoryMiB", "units", "replicas"])
 def test_a_gpu_without_one_of_its_facts_is_not_read(missing: str) -> None:
-    written = json.loads(msgspec.json.encode(NODE))
-    del written["spec"]["gpus"][0][missing]
+    text = json.loads(msgspec.json.encode(NODE))
+    del text["spec"]["gpus"][0][missing]
 
     with pytest.raises(msgspec.ValidationError, match=missing):
-        msgspec.json.decode(json.dumps(written), type=GpuNode)
+        msgspec.json.decode(json.dumps(text), type=GpuNode)
 
 
 def test_health_and_numa_node_may_be_left_out() -> None:
-    written = json.loads(msgspec.json.encode(NODE))
-    del written["spec"]["gpus"][0]["healthy"], written["spec"]["gpus"][0]["numaNode"]
+    text = json.loads(msgspec.json.encode(NODE))
+    assert text["spec"]["gpus"][1].keys().isdisjoint({"healthy", "numaNode"})
 
-    (gpu,) = msgspec.json.decode(json.dumps(written), type=GpuNode).spec.gpus
-    assert (gpu.healthy, gpu.numa_node) == (True, None)
+    gpu = msgspec.json.decode(json.dumps(text), type=GpuNode).spec.gpus[1]
+    assert (gpu.healthy, gpu.numa_node, gpu.problem) == (True, None, "")

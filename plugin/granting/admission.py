@@ -14,7 +14,7 @@ from fracgpu.plans import decode_plan
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib
 from fracgpu.requests import request_of
-from plugin.listing import Listing
+from plugin.granting.listing import Listing
 
 
 class AdmissionError(FracgpuError):

@@ -4,7 +4,6 @@ Pure. No topology goes into the messages: NUMA hints make the kubelet choose dev
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from fracgpu.device_ids import DeviceId, count_by_gpu
@@ -14,31 +13,11 @@ from fracgpu.kubelet.deviceplugin_pb2 import Device, ListAndWatchResponse
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib, capacity_units, format_mib, seat_units
+from plugin.gpus.cards import Card
 
 RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
 MAX_MESSAGE_BYTES: Final = 3 * 2**20
 """Of a ListAndWatch message. The kubelet accepts 4 MiB, not configurable; the rest is room for longer health words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One GPU as NVML describes it.
-
-    Attributes:
-        uuid: its name for ever, ``GPU-...``.
-        index: NVML's index on this node; may change with a reboot.
-        product: NVML's product name; empty where it could not be read.
-        memory: video memory in MiB, rounded down; 0 where it could not be read.
-        numa_node: the NUMA node it hangs on, where the driver tells.
-        problem: why it must not be used; empty for a GPU that answers.
-    """
-
-    uuid: GpuUuid
-    index: int
-    product: str
-    memory: Mib
-    numa_node: int | None = None
-    problem: str = ""
 
 
 def node_spec(cards: Iterable[Card], *, unit: Mib, replicas: int, reserved: Mib) -> GpuNodeSpec:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from fracgpu.errors import UnavailableError
 from fracgpu.names import GpuUuid
 from fracgpu.quantities import Mib
-from plugin.devices import Card
+from plugin.gpus.cards import Card
 
 with warnings.catch_warnings():
     # The package "pynvml" depends on nvidia-ml-py, which brings the module, and warns of its own name.

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from fracgpu.device_ids import DeviceId, count_by_gpu, parse_device_id
 from fracgpu.names import GpuUuid
-from plugin.admission import AdmissionError
-from plugin.wording import amount, amounts
+from plugin.granting.admission import AdmissionError
+from plugin.granting.wording import amount, amounts
 
 
 def planned_ids(

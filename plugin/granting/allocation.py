@@ -13,9 +13,9 @@ from fracgpu.gpunodes import Gpu
 from fracgpu.names import RESOURCE_MEMORY, GpuUuid
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib
-from plugin.admission import AdmissionError, Claim
-from plugin.grants import GrantBook
-from plugin.wording import amount, amounts
+from plugin.granting.admission import AdmissionError, Claim
+from plugin.granting.book import GrantBook
+from plugin.granting.wording import amount, amounts
 
 _NEXT: Final = "this pod stays failed, and its controller (Deployment, StatefulSet, Job) makes a new one"
 

@@ -2,9 +2,9 @@
 
 What a published status means: with every change of this node's pods up to `observedPods` seen, these are all grants.
 It holds because a status reads the two in that order and in one step, because `observedPods` only grows, and because
-the desk never grants to a pod that has been seen to end (see `plugin.desk`). So the extender may release the share of
-a pod that ended at resourceVersion v once a status with observedPods >= v has no grant of it; or, where it does not
-know v, once a status that lists the pod in `endedPods` has none.
+the desk never grants to a pod that has been seen to end (see `plugin.granting.desk`). So the extender may release the
+share of a pod that ended at resourceVersion v once a status with observedPods >= v has no grant of it; or, where it
+does not know v, once a status that lists the pod in `endedPods` has none.
 
 Changes are coalesced. One that somebody waits for goes out at once; that only `observedPods` moved goes out at most
 every few seconds, for it moves with every change of any pod of the node.
@@ -19,12 +19,11 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus
+from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus, written
 from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
@@ -146,12 +145,11 @@ class Publisher:
     async def _publish(self) -> None:
         present = self._present()
         if present is None or present.spec != self._stored_spec:
-            spec = _without_null(msgspec.to_builtins(self._spec))
-            present = await self._apply({"spec": spec}, owner=await self._owner())
+            present = await self._apply({"spec": written(self._spec)}, owner=await self._owner())
             self._stored_spec = present.spec
         status = self._status()
         if status != self._published or present.status != self._stored_status:
-            present = await self._apply({"status": msgspec.to_builtins(status)}, subresource="status")
+            present = await self._apply({"status": written(status)}, subresource="status")
             self._stored_status = present.status
             self._published = status
         self._published_at = asyncio.get_running_loop().time()
@@ -202,12 +200,3 @@ class Publisher:
             GPUNODES, self._node, head | body, field_manager=_FIELD_MANAGER, subresource=subresource
         )
         return self._stored
-
-
-def _without_null(value: Any) -> Any:
-    """Leave out unknown fields (a GPU's NUMA node): in server-side apply null is a value, and no integer."""
-    if isinstance(value, dict):
-        return {name: _without_null(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_without_null(inner) for inner in value]
-    return value

@@ -18,8 +18,8 @@ from fracgpu.kubelet.podresources_pb2 import (
     PodResources,
 )
 from fracgpu.kubelet.podresources_pb2_grpc import PodResourcesListerStub
-from plugin.devices import RESOURCES
-from plugin.listing import ListedPod, Listing
+from plugin.gpus.layout import RESOURCES
+from plugin.granting.listing import ListedPod, Listing
 
 LIST_SECONDS: Final = 1.0
 """How long an answer may take; the kubelet, which takes 1 ms, admits nothing meanwhile."""

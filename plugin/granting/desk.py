@@ -19,11 +19,11 @@ from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
-from plugin.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
-from plugin.allocation import check_claim, check_devices, lingering, room
-from plugin.grants import DeviceIds, GrantBook
-from plugin.listing import Listing
-from plugin.steering import best_fit, planned_ids
+from plugin.granting.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
+from plugin.granting.allocation import check_claim, check_devices, lingering, room
+from plugin.granting.book import DeviceIds, GrantBook
+from plugin.granting.listing import Listing
+from plugin.granting.steering import best_fit, planned_ids
 
 _ENDING_SECONDS: Final = 1.0  # between two looks while an ended pod still holds something: its memory is waited for
 _IDLE_SECONDS: Final = 30.0  # between two looks otherwise, against what was missed
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class NodePods(Protocol):
-    """The pods of this node (see `plugin.podwatch`)."""
+    """The pods of this node (see `plugin.cluster.podwatch`)."""
 
     def alive(self) -> dict[PodUid, Pod]:
         """UID -> pod that has not ended, as new as known."""
@@ -44,7 +44,7 @@ class NodePods(Protocol):
 
 
 class PodDevices(Protocol):
-    """The kubelet's PodResources (see `plugin.podresources`)."""
+    """The kubelet's PodResources (see `plugin.kubelet.podresources`)."""
 
     async def list(self) -> Listing:
         """What each pod holds, within a second; or an UnavailableError."""
@@ -52,7 +52,7 @@ class PodDevices(Protocol):
 
 
 class PodProcesses(Protocol):
-    """The pods' processes (see `plugin.cgroups`)."""
+    """The pods' processes (see `plugin.kubelet.cgroups`)."""
 
     def has_processes(self, uid: PodUid) -> bool:
         """Whether a pod has any; or an UnavailableError."""
@@ -60,7 +60,7 @@ class PodProcesses(Protocol):
 
 
 class Journal(Protocol):
-    """The grants on this node's disk (see `plugin.journal`)."""
+    """The grants on this node's disk (see `plugin.granting.journal`)."""
 
     def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         """Write down what is granted, all of it; or an UnavailableError."""

@@ -30,7 +30,7 @@ from fracgpu.kubelet.deviceplugin_pb2 import (
 )
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginServicer, add_DevicePluginServicer_to_server
 from fracgpu.names import CDI_KIND
-from plugin.desk import Desk
+from plugin.granting.desk import Desk
 
 HANDLER_SECONDS: Final = 5.0
 """The longest an answer may take; each thing it may wait for has a limit of 1 s."""
@@ -136,7 +136,7 @@ class PluginServer:
             await self._server.start()
             self._inode = self.socket.stat().st_ino
         except (RuntimeError, OSError) as exc:
-            raise SettingError(f"cannot serve on {self.socket}: {exc}; is --device-plugin-dir the kubelet's?") from exc
+            raise SettingError(f"cannot serve on {self.socket}: {exc}; is --kubelet-socket the kubelet's?") from exc
 
     @property
     def is_reachable(self) -> bool:

@@ -16,7 +16,7 @@ from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import PODS
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
-from plugin.admission import wants_gpu
+from plugin.granting.admission import wants_gpu
 
 ENDED_KEPT: Final = 128
 """Pods that ended last whose UIDs are told: more than end on one node while an extender is away."""

@@ -19,7 +19,7 @@ from fracgpu.errors import PlanError, UnavailableError
 from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.names import PodUid
 from fracgpu.plans import check_shares
-from plugin.grants import DeviceIds
+from plugin.granting.book import DeviceIds
 
 JOURNAL: Final = "fracgpu-grants.json"
 """The name of the file."""

@@ -19,7 +19,7 @@ from fracgpu.errors import UnavailableError
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kubelet.deviceplugin_pb2 import RegisterRequest
 from fracgpu.kubelet.deviceplugin_pb2_grpc import RegistrationStub
-from plugin.service import OPTIONS, PluginServer
+from plugin.kubelet.service import OPTIONS, PluginServer
 
 API_VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"

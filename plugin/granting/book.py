@@ -17,8 +17,8 @@ from fracgpu.gpunodes import Gpu, Grant
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.plans import Share, sum_shares
 from fracgpu.pods import Pod
-from plugin.devices import shares_of
-from plugin.listing import ListedPod, Listing
+from plugin.gpus.layout import shares_of
+from plugin.granting.listing import ListedPod, Listing
 
 _logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The API server: the pods of this node, and the GPUNode that this plugin publishes."""

@@ -1,0 +1,1 @@
+"""The GPUs of this node: what NVML says of them, what they offer, and whether they are well."""

@@ -1,0 +1,1 @@
+"""Who may have what: the decisions of an admission, and the book of what was given."""

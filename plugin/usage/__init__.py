@@ -1,0 +1,1 @@
+"""What containers really use of their GPUs: measured, told, and, where asked for, acted upon."""
