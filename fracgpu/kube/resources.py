@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.gpunodes import GpuNode
-from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_PLURAL
+from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_PLURAL, SHARINGPOLICY_PLURAL
 from fracgpu.pods import ObjectMeta, Pod
+from fracgpu.sharing import SharingPolicy
 
 
 class KubeObject(Protocol):
@@ -61,6 +62,9 @@ class Resource(Generic[T]):
 
 PODS: Final = Resource("/api/v1", "pods", namespaced=True, type=Pod)
 GPUNODES: Final = Resource(f"/apis/{GPUNODE_API_VERSION}", GPUNODE_PLURAL, namespaced=False, type=GpuNode)
+SHARINGPOLICIES: Final = Resource(
+    f"/apis/{GPUNODE_API_VERSION}", SHARINGPOLICY_PLURAL, namespaced=False, type=SharingPolicy
+)
 PODDISRUPTIONBUDGETS: Final = Resource(
     "/apis/policy/v1", "poddisruptionbudgets", namespaced=True, type=PodDisruptionBudget
 )

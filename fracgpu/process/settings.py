@@ -1,28 +1,42 @@
-"""Settings of a service: command line flags and environment variables, checked once, at start.
+"""Settings of a service: command line flags, environment variables and perhaps a file, checked together.
 
 A service lists its settings as fields of a subclass of `ServiceSettings`, with a docstring under each that says unit,
-meaning and reason; flags (``--redis-url``), variables (``FRACGPU_REDIS_URL``) and ``--help`` follow from them. A flag
-wins over its variable. Fields are plain values (text, numbers, booleans, paths, choices). Left out: files of settings.
+meaning and reason; flags (``--redis-url``), variables (``FRACGPU_REDIS_URL``) and ``--help`` follow from them. Fields
+are plain values (text, numbers, booleans, paths, choices) or tuples of those, which are written with commas between
+them, or with the flag repeated.
+
+A class with a field `config_file` also reads the file that it names, with keys in camelCase (``redisUrl``). A flag wins
+over its variable, that over the file, and the file over the default.
 """
 
 import argparse
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, Self
+from typing import Any, Final, Literal, NoReturn, Self, get_origin
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from fracgpu.errors import SettingError
+from fracgpu.process.configfile import parse_config, read_config
 
 ENV_PREFIX: Final = "FRACGPU_"
 _SHOWN_LENGTH: Final = 80
+_SPELLED: Final = {"mib": "MiB", "id": "ID"}  # word in a name -> how a file spells it, as NVIDIA's and Kubernetes' do
 
 _ALLOWED: Final = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text (in quotes, where it looks like a number)",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_parsing": "true or false",
@@ -42,7 +56,12 @@ class ServiceSettings(BaseSettings):
     """What every service process can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, use_attribute_docstrings=True, frozen=True, extra="ignore"
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,  # lists are written with commas, not as JSON
+        use_attribute_docstrings=True,
+        frozen=True,
+        extra="ignore",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -55,23 +74,90 @@ class ServiceSettings(BaseSettings):
     exit_with_parent: int = 0
     """The process ID of our parent: when it ends, however it ends, this process is killed. Linux only; 0 for never."""
 
+    @field_validator("*", mode="before")
     @classmethod
-    def load(cls, argv: Sequence[str]) -> Self:
-        """Read flags and environment.
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        """Take apart what was written with commas."""
+        if isinstance(value, str) and info.field_name and _is_list(cls.model_fields[info.field_name]):
+            return _parts([value])
+        return value
+
+    @classmethod
+    def load(
+        cls,
+        argv: Sequence[str],
+        *,
+        read: Callable[[Path], Mapping[str, Any]] | None = None,
+        not_in_file: Collection[str] = (),
+    ) -> Self:
+        """Read flags, environment and, where the class has a `config_file` and one is named, that file.
 
         Args:
             argv: the command line without the program's name.
+            read: reads that file: key in camelCase -> value. For a service whose file holds more than its settings.
+            not_in_file: names of settings that have no place in that file.
 
         Raises:
             SettingError: one line for each setting that is missing or unusable.
             SystemExit: after ``--help``.
         """
-        flags = vars(_parser(cls).parse_args(argv))
+        given = EnvSettingsSource(cls)() | vars(_parser(cls).parse_args(argv))
+        written: dict[str, tuple[str, Any]] = {}
+        file = Path(given["config_file"]) if "config_file" in cls.model_fields and given.get("config_file") else None
+        if file is not None:
+            names = cls.model_fields.keys() - {"config_file", *not_in_file}
+            written = _by_name(cls, (read or _read)(file), file=file, names=names)
+        from_file = {name: value for name, (_, value) in written.items() if name not in given}
+        values: dict[str, Any] = {
+            name: _parts(value) if isinstance(value, list) and name not in from_file else value
+            for name, value in (from_file | given).items()
+        }
         try:
-            return cls(**flags)
+            return cls(**values)
         except ValidationError as exc:
             problems = exc.errors(include_url=False)
-        raise SettingError("\n".join(_sentence(cls, problem) for problem in problems))
+        places = {name: f"{written[name][0]} in {file}" for name in from_file}
+        raise SettingError("\n".join(_sentence(cls, problem, places=places) for problem in problems))
+
+
+def file_key(name: str) -> str:
+    """What a setting is called in a file: ``memory_unit_mib`` is memoryUnitMiB."""
+    first, *others = name.split("_")
+    return first + "".join(_SPELLED.get(word, word.capitalize()) for word in others)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read_config(file)
+    try:
+        return parse_config(content)
+    except SettingError as exc:
+        raise SettingError(f"{file} cannot be used: {exc}") from exc
+
+
+def _by_name(
+    settings: type[ServiceSettings], document: Mapping[str, Any], *, file: Path, names: Collection[str]
+) -> dict[str, tuple[str, Any]]:
+    """What a file says: name of a setting -> the key as it was written, and the value."""
+    named = {file_key(name).lower(): name for name in names}
+    found: dict[str, tuple[str, Any]] = {}
+    for key, value in document.items():
+        name = named.get(key.lower())
+        if name is None:
+            raise SettingError(f"{file} has {_unknown(key, tuple(map(file_key, names)))}")
+        if name in found:
+            raise SettingError(f"{file} says both {found[name][0]} and {key}; keep one of them")
+        if value is None:
+            continue  # a key without a value: not set
+        if _is_list(settings.model_fields[name]) and not isinstance(value, list):
+            value = [value]
+        found[name] = key, value
+    return found
+
+
+def _unknown(key: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key.lower(), [name.lower() for name in allowed], n=1)
+    hint = next((f"; did you mean {name}?" for name in allowed if near and name.lower() == near[0]), "")
+    return f"an unknown key {key[:_SHOWN_LENGTH]!r}{hint or ';'} settings are {', '.join(sorted(allowed))}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +172,8 @@ def _parser(settings: type[ServiceSettings]) -> argparse.ArgumentParser:
         if field.annotation is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
+            if _is_list(field):
+                arguments["action"] = "append"
             arguments["metavar"] = name.rpartition("_")[2].upper()
         parser.add_argument(_flag(name), **arguments)
     return parser
@@ -95,25 +183,35 @@ def _help(name: str, field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         default = "required"
     else:
-        default = f"default: {'none' if field.default is None else str(field.default) or 'none'}"
+        value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        default = f"default: {'none' if value is None else str(value) or 'none'}"
     description = " ".join((field.description or "").split())
     return f"{description} ({default}; environment: {_variable(name)})".replace("%", "%%")
 
 
-def _sentence(settings: type[ServiceSettings], problem: ErrorDetails) -> str:
-    """Say what is wrong with a setting, for the person who set it."""
+def _sentence(settings: type[ServiceSettings], problem: ErrorDetails, *, places: Mapping[str, str]) -> str:
+    """Say what is wrong with a setting, for the person who set it; `places` is name -> where, if not by flag."""
     context = problem.get("ctx", {})
     allowed = _ALLOWED.get(problem["type"], "").format_map(context)
     complaint = str(context["error"]) if "error" in context else problem["msg"]
     if not problem["loc"]:
         return complaint
     name = str(problem["loc"][0])
-    subject = f"{_flag(name)} (environment: {_variable(name)})"
+    subject = places.get(name, f"{_flag(name)} (environment: {_variable(name)})")
     field = settings.model_fields[name]
     if problem["type"] == "missing":
         return f"{subject} is missing: {' '.join((field.description or '').split())}"
     found = "not usable" if field.annotation is SecretStr else repr(str(problem["input"])[:_SHOWN_LENGTH])
-    return f"{subject} is {found}; {f'it must be {allowed}' if allowed else complaint}"
+    verb = "has" if len(problem["loc"]) > 1 else "is"  # an element of a list, or the value itself
+    return f"{subject} {verb} {found}; {f'it must be {allowed}' if allowed else complaint}"
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is tuple
+
+
+def _parts(texts: Sequence[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
 def _flag(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fracgpu.names import API_VERSION, DOMAIN, GPUNODE_KIND
+from fracgpu.names import API_VERSION, DOMAIN, GPUNODE_KIND, SHARINGPOLICY_KIND, SHARINGPOLICY_PLURAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ PODS = Resource(
     "pod",
     namespaced=True,
     has_generation=True,
-    subresources=("status", "binding"),
+    subresources=("status", "binding", "eviction"),
     short_names=("po",),
     selectable={
         "spec.nodeName": ("spec", "nodeName"),
@@ -103,6 +103,17 @@ GPUNODES = Resource(
     custom=True,
     subresources=("status",),
 )
+SHARINGPOLICIES = Resource(
+    SHARINGPOLICY_PLURAL,
+    SHARINGPOLICY_KIND,
+    "sharingpolicy",
+    group=DOMAIN,
+    version=API_VERSION,
+    has_generation=True,
+    custom=True,
+    subresources=("status",),
+    short_names=("spol",),
+)
 
 PODDISRUPTIONBUDGETS = Resource(
     "poddisruptionbudgets",
@@ -116,7 +127,8 @@ PODDISRUPTIONBUDGETS = Resource(
 )
 
 RESOURCES = {
-    resource.plural: resource for resource in (PODS, NODES, EVENTS, NAMESPACES, GPUNODES, PODDISRUPTIONBUDGETS)
+    resource.plural: resource
+    for resource in (PODS, NODES, EVENTS, NAMESPACES, GPUNODES, SHARINGPOLICIES, PODDISRUPTIONBUDGETS)
 }
 """Plural -> resource."""
 

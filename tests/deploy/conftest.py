@@ -77,6 +77,11 @@ class Api:
         """Read an object as ``kubectl get`` shows it."""
         return self.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
 
+    def is_established(self, plural: str) -> bool:
+        """Whether one of our custom resources is served."""
+        _, crd = self.call("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.fracgpu.io")
+        return '"Established", "status": "True"' in json.dumps(crd)
+
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Ask until something is so that kube-apiserver does in its own time."""
         deadline = time.monotonic() + READY_SECONDS
@@ -115,11 +120,10 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealControlPlane
 def api(plane: RealControlPlane) -> Api:
     """The administrator's view of a cluster that has the CRD, the accounts and the namespaces of the examples."""
     api = Api(plane)
-    for name in ("crds/gpunodes.fracgpu.io.yaml", "rbac.yaml"):
+    for name in ("crds/gpunodes.fracgpu.io.yaml", "crds/sharingpolicies.fracgpu.io.yaml", "rbac.yaml"):
         for manifest in documents(name):
             api.apply(manifest)
-    established = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gpunodes.fracgpu.io"
-    api.wait_until(lambda: '"Established", "status": "True"' in json.dumps(api.call("GET", established)[1]))
+    api.wait_until(lambda: api.is_established("gpunodes") and api.is_established("sharingpolicies"))
     for team in ("team-a", "team-b"):
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
     return api

@@ -112,3 +112,120 @@ def test_help_shows_meaning_default_and_variable(capsys: pytest.CaptureFixture[s
     assert "The node that we run on. (required; environment: FRACGPU_NODE_NAME)" in text
     assert "--is-strict, --no-is-strict" in text
     assert "(default: none; environment: FRACGPU_READY_FILE)" in text
+
+
+# --- lists, and a file
+
+
+class FileSettings(Settings):
+    """A service that has a file of settings too."""
+
+    config_file: Path | None = None
+    """The file."""
+
+    memory_unit_mib: int = 512
+    """Size of a unit."""
+
+    device_id_strategy: Literal["uuid", "index"] = "uuid"
+    """What GPUs are called."""
+
+    xids: tuple[int, ...] = (13, 31)
+    """Xids."""
+
+    strategies: tuple[Literal["envvar", "cdi"], ...] = Field(default=("envvar",), min_length=1)
+    """How devices are listed."""
+
+
+def test_lists_are_written_with_commas_or_with_the_flag_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRACGPU_STRATEGIES", "cdi, envvar")
+
+    settings = FileSettings.load([*NODE, "--xids=1,2", "--xids", "3"])
+
+    assert (settings.xids, settings.strategies) == ((1, 2, 3), ("cdi", "envvar"))
+    assert FileSettings.load([*NODE, "--xids="]).xids == ()
+
+
+def test_help_shows_a_list_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        FileSettings.load(["--help"])
+    assert "(default: 13,31; environment: FRACGPU_XIDS)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_flag_over_variable_over_file_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "port: 1\nratio: 0.25\npolicy: spread\nmemoryUnitMiB: 1024\ndeviceIDStrategy: index\n"
+        "xids: 7\nstrategies: [cdi, envvar]\nnodeName: from-file\ntlsCert:\n"
+    )
+    monkeypatch.setenv("FRACGPU_CONFIG_FILE", str(file))
+    monkeypatch.setenv("FRACGPU_RATIO", "0.125")
+    monkeypatch.setenv("FRACGPU_PORT", "2")
+
+    settings = FileSettings.load(["--port=3"])
+
+    assert (settings.port, settings.ratio, settings.policy) == (3, 0.125, "spread")
+    assert (settings.memory_unit_mib, settings.device_id_strategy) == (1024, "index")
+    assert (settings.xids, settings.strategies) == ((7,), ("cdi", "envvar"))
+    assert (settings.node_name, settings.tls_cert, settings.is_strict) == ("from-file", None, False)
+
+
+WRONG_FILES: dict[str, tuple[str, str]] = {
+    "a wrong value": ("port: http", "port in FILE is 'http'; it must be a whole number"),
+    "a wrong element": ("xids: [1, many]", "xids in FILE has 'many'; it must be a whole number"),
+    "an empty list": ("strategies: []", "strategies in FILE is '[]'; it must be a list of at least 1"),
+    "a number for text": (
+        "nodeName: 4",
+        "nodeName in FILE is '4'; it must be text (in quotes, where it looks like a number)",
+    ),
+    "two at once": (
+        "{port: http, ratio: much}",
+        "port in FILE is 'http'; it must be a whole number\nratio in FILE is 'much'; it must be a number",
+    ),
+    "a misspelled key": (
+        "memoryUnit: 1024",
+        "FILE has an unknown key 'memoryUnit'; did you mean memoryUnitMiB? settings are deviceIDStrategy, "
+        "exitWithParent, isStrict, logLevel, memoryUnitMiB, nodeName, password, policy, port, ratio, readyFile, "
+        "strategies, tlsCert, xids",
+    ),
+    "a file that names a file": ("configFile: other.yaml", "FILE has an unknown key 'configFile'; "),
+    "one setting in two spellings": (
+        "{memoryUnitMiB: 1, memoryUnitMib: 2}",
+        "FILE says both memoryUnitMiB and memoryUnitMib; keep one of them",
+    ),
+    "one key twice": (
+        "port: 1\nport: 2",
+        "FILE cannot be used: it is not YAML of the plain kind: 'port' is there twice (line 2, column 1)",
+    ),
+    "an alias": (
+        "port: &a 1\nratio: *a",
+        "FILE cannot be used: it is not YAML of the plain kind: aliases (*name) are not allowed; write the value out "
+        "(line 2, column 8)",
+    ),
+    "a tag": ("port: !!python/name:os.system", "FILE cannot be used: it is not YAML of the plain kind: tags "),
+    "no YAML": (
+        "port: {",
+        "FILE cannot be used: it is not YAML of the plain kind: expected the node content, but found '<stream end>' "
+        "(line 1, column 8)",
+    ),
+    "no mapping": ("- port", "FILE cannot be used: it is not a list of settings, a name, a colon and a value each"),
+    "too deep": ("port: " + "[" * 100_000, "FILE cannot be used: it is nested too deeply"),
+    "a number of 5000 digits": ("port: " + "1" * 5000, "FILE cannot be used: it is not YAML of the plain kind: "),
+    "too large": ("#" * (2**20 + 1), "FILE has more than 1 MiB; a file of settings is smaller"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_wrong_file(case: str, tmp_path: Path) -> None:
+    text, want = WRONG_FILES[case]
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+
+    with pytest.raises(SettingError) as caught:
+        FileSettings.load([*(() if "nodeName" in text else NODE), "--config-file", str(file)])
+
+    assert str(caught.value).replace(str(file), "FILE").startswith(want)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"absent.yaml cannot be read: No such file or directory"):
+        FileSettings.load([*NODE, f"--config-file={tmp_path}/absent.yaml"])
