@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fracgpu.process.running import prepare_process, run_service
 from plugin.app import serve
-from plugin.settings import PluginSettings
+from plugin.sharing.file import load_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,9 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     async def run(stop: asyncio.Event) -> None:
-        settings = PluginSettings.load(sys.argv[1:] if argv is None else argv)
+        arguments = sys.argv[1:] if argv is None else argv
+        settings, file = load_settings(arguments)
         prepare_process(settings)
-        await serve(settings, stop)
+        await serve(arguments, settings, file, stop)
 
     return run_service(run)
 

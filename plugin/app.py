@@ -1,162 +1,272 @@
-"""Wires the device plugin together, and runs it.
+"""The plugin's process: reads what it was told, finds the GPUs, and lives one life of the device plugin after another.
 
-The order of a start: the GPUs; what this plugin had written down and published; the node's pods; what the kubelet and
-the cgroups say.
-Only when the grants are complete does the kubelet hear of us, so that nothing is given out twice after a restart.
+A life ends when the process is to end, or when something has changed that only another life can follow: a setting, the
+GPUs themselves. Between two lives nothing is forgotten: grants are in the journal, containers run on.
 """
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
-from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
+from fracgpu.errors import UnavailableError
+from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
+from fracgpu.names import GpuUuid
 from fracgpu.process.running import announce_ready
-from fracgpu.quantities import DEFAULT_REPLICAS, Mib
-from plugin.cluster.podwatch import PodWatch
-from plugin.cluster.publisher import Publisher
-from plugin.gpus.layout import device_list, node_spec, refuse_change_under_grants
-from plugin.gpus.nvml import discover
-from plugin.granting.book import GrantBook
-from plugin.granting.desk import Desk
-from plugin.granting.journal import GrantJournal
+from fracgpu.quantities import Mib
+from plugin.deviceplugin import DevicePlugin
+from plugin.gpus.cards import Card
+from plugin.gpus.layout import check_unit
+from plugin.gpus.session import GpuSession
+from plugin.injection.injector import Injector
+from plugin.isolation.choosing import NodeMeans, make_isolation
+from plugin.isolation.driver_limit import DriverLimitNeeds, names_hook
+from plugin.isolation.mechanism import Isolation
+from plugin.isolation.mps import MpsNeeds, find_control
+from plugin.isolation.preload import PreloadTemplate
 from plugin.kubelet.cgroups import PodCgroups
 from plugin.kubelet.podresources import PodResourcesClient
-from plugin.kubelet.registration import Registrar
-from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.settings import PluginSettings
+from plugin.sharing.file import PluginFile
+from plugin.sharing.filewatch import FileWatch
+from plugin.sharing.wishes import NodeWish
 
-SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
-"""Resource -> the name of its socket in the kubelet's folder."""
+_PREPARE_SECONDS: Final = 30.0  # between two attempts to write what containers need to see their GPUs
+_CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
 _logger = logging.getLogger(__name__)
 
 
-async def serve(settings: PluginSettings, stop: asyncio.Event) -> None:
+async def serve(argv: Sequence[str], settings: PluginSettings, file: PluginFile, stop: asyncio.Event) -> None:
     """Run the device plugin until `stop` is set.
+
+    Args:
+        argv: the command line, by which a changed file is read.
+        settings: what it and the file said.
+        file: the file.
+        stop: set when the process is to end.
 
     Raises:
         SettingError: a setting cannot be used on this node.
         UnavailableError: NVML does not answer.
     """
-    spec = find_gpus(settings)
-    cgroups = PodCgroups(settings.cgroup_root)
-    cgroups.check()
-    async with AsyncExitStack() as closing:
-        client = await KubeClient.connect(kubeconfig=settings.kubeconfig)
-        closing.push_async_callback(client.close)
-        devices = PodResourcesClient(settings.pod_resources_socket)
-        closing.push_async_callback(devices.close)
-        plugin = DevicePlugin(settings, spec, client, devices, cgroups)
-        closing.push_async_callback(plugin.stop)
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(plugin.run(), name="device plugin")
-            await stop.wait()
-            running.cancel()
+    gpus = GpuSession()
+    try:
+        while not stop.is_set():
+            life = _Life(argv, settings, file, gpus, stop)
+            await life.run()
+            settings, file = life.settings, life.file
+    finally:
+        await gpus.close()
 
 
-def find_gpus(settings: PluginSettings) -> GpuNodeSpec:
-    """Ask NVML for this node's GPUs and divide them; those that cannot be used are logged.
+class _Life:
+    """One life of the plugin, and all that it needs.
 
-    Raises:
-        UnavailableError: NVML does not answer.
-        SettingError: the GPUs cannot be divided so.
-    """
-    found = discover()
-    for problem in (*found.nameless, *(card.problem for card in found.cards if card.problem)):
-        _logger.error("unusable GPU", extra={"problem": problem})
-    return node_spec(
-        found.cards,
-        unit=Mib(settings.memory_unit_mib),
-        replicas=settings.replicas or DEFAULT_REPLICAS,
-        reserved=Mib(settings.reserved_mib or 0),
-    )
-
-
-class DevicePlugin:
-    """The parts of one device plugin, connected.
-
-    Args:
-        settings: the node's name, and the folder and the ready file to use.
-        spec: the node's GPUs.
-        client: the API server.
-        devices: the kubelet's PodResources.
-        cgroups: the pods' processes.
+    Attributes:
+        settings: those of this life; when it has ended, those of the next.
+        file: what the file says; likewise.
     """
 
     def __init__(
         self,
+        argv: Sequence[str],
         settings: PluginSettings,
-        spec: GpuNodeSpec,
-        client: KubeClient,
-        devices: PodResourcesClient,
-        cgroups: PodCgroups,
+        file: PluginFile,
+        gpus: GpuSession,
+        stop: asyncio.Event,
     ) -> None:
-        node = NodeName(settings.node_name)
-        self._settings = settings
-        self._spec = spec
-        self._book = GrantBook({gpu.uuid: gpu for gpu in spec.gpus})
-        self._publisher = Publisher(client, node, spec, status=self._status)
-        self._pods = PodWatch(client, node, on_end=self._pod_ended, on_progress=self._publisher.progressed)
-        self._journal = GrantJournal(settings.kubelet_socket.parent, spec)
-        self._desk = Desk(
-            spec,
-            self._book,
-            pods=self._pods,
-            devices=devices,
-            processes=cgroups,
-            journal=self._journal,
-            on_change=self._publisher.touch,
-        )
-        folder = settings.kubelet_socket.parent
-        self._registrar = Registrar(
-            folder,
-            {
-                resource: PluginServer(
-                    DevicePluginService(self._desk, resource, device_list(spec, resource)), folder / name
-                )
-                for resource, name in SOCKETS.items()
-            },
-        )
+        self._argv = argv
+        self.settings = settings
+        self.file = file
+        self._gpus = gpus
+        self._stop = stop
+        self._changed = asyncio.Event()  # the file says something that another life has to follow
+        self._plugin: DevicePlugin | None = None
 
     async def run(self) -> None:
-        """Learn what is granted, then serve the kubelet until cancelled.
+        """Live, until the process is to end or another life has to begin."""
+        settings = self.settings
+        for message in self.file.messages:
+            _logger.warning("configuration", extra={"note": message})
+        async with AsyncExitStack() as closing:
+            cgroups = PodCgroups(settings.cgroup_root)
+            cgroups.check()
+            preload = _preload(settings)
+            found = await self._unless_stopped(self._gpus.find(settings))
+            if found is None:
+                return
+            check_unit(found.cards, unit=Mib(settings.memory_unit_mib))
+            client = await KubeClient.connect(kubeconfig=settings.kubeconfig)
+            closing.push_async_callback(client.close)
+            devices = PodResourcesClient(settings.pod_resources_socket)
+            closing.push_async_callback(devices.close)
+            means = await self._means(found.cards, preload)
+            injector = _injector(settings)
+            injection = _Injection(injector, found.cards, driver_version=self._gpus.nvml.driver_version)
+            await injection.attempt()
+            plugin = DevicePlugin(
+                settings,
+                rules=self.file.sharing,
+                cards=found.cards,
+                problems=self._gpus.problems,
+                client=client,
+                devices=devices,
+                cgroups=cgroups,
+                injector=injector,
+                isolate=lambda wish, on_change: self._isolate(wish, means, on_change),
+            )
+            closing.push_async_callback(plugin.stop)
+            self._plugin = plugin
+            self._gpus.on_problems = lambda: plugin.report(self._gpus.problems)
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(injection.run(), name="injection"),
+                    tasks.create_task(plugin.run(on_serving=self._announce), name="device plugin"),
+                ]
+                if settings.config_file is not None:
+                    running.append(tasks.create_task(self._follow_file(settings.config_file), name="file watch"))
+                await _first_of(self._stop, self._changed, plugin.outdated, self._gpus.changed)
+                for task in running:
+                    task.cancel()
 
-        Raises:
-            ExceptionGroup: of a SettingError where a setting contradicts what pods hold, or a socket cannot be made.
-        """
-        async with asyncio.TaskGroup() as tasks:
-            previous = await self._publisher.previous()
-            if previous is not None:
-                self._pods.remember_ended(previous.status.ended_pods)
-            tasks.create_task(self._pods.run(), name="pod watch")
-            await self._pods.synced()
-            # Both: the journal was written first, and by nobody else; the GPUNode survives the loss of a disk.
-            journaled = self._journal.read()
-            if previous is not None:
-                self._book.restore(previous.status.grants)
-            if journaled is not None:
-                self._book.restore(journaled.grants, ids=journaled.ids)
-            await self._desk.reconcile()
-            before = journaled or previous
-            if before is not None:
-                refuse_change_under_grants(before.spec, self._spec, self._book.grants())
-            self._desk.keep()  # not before: it replaces the old spec
-            tasks.create_task(self._publisher.run(), name="publisher")
-            tasks.create_task(self._desk.run(), name="desk")
-            await self._registrar.start()
-            tasks.create_task(self._registrar.run(), name="registrar")
-            announce_ready(f"unix:{self._settings.kubelet_socket.parent}", ready_file=self._settings.ready_file)
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of some work; None where the process is to end before."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return await working if working.done() else None
+        finally:
+            working.cancel()
+            stopping.cancel()
 
-    async def stop(self) -> None:
-        """End the conversation with the kubelet; harmless when it never began."""
-        await self._registrar.stop()
+    async def _means(self, cards: Sequence[Card], preload: PreloadTemplate | None) -> NodeMeans:
+        """What this node has to keep containers within their shares."""
+        settings = self.settings
+        version = self._gpus.nvml.driver_version
+        return NodeMeans(
+            DriverLimitNeeds(
+                version,
+                settings.device_list_strategy,
+                cgroup_v2=(settings.cgroup_root / "cgroup.controllers").exists(),
+                hook=await asyncio.to_thread(names_hook, (*_CDI_FOLDERS, settings.cdi_spec_dir)),
+                cards=cards,
+            ),
+            MpsNeeds(
+                settings.mps_root,
+                find_control(settings.nvidia_driver_root),
+                version,
+                cards,
+                capabilities=await self._capabilities(cards),
+            ),
+            preload,
+        )
 
-    def _status(self) -> GpuNodeStatus:
-        """Read what to publish, in this order: see `plugin.cluster.publisher`."""
-        return GpuNodeStatus(observed_pods=self._pods.observed, ended_pods=self._pods.ended, grants=self._book.grants())
+    async def _capabilities(self, cards: Sequence[Card]) -> dict[GpuUuid, tuple[int, int]]:
+        found = {}
+        for card in cards:
+            whole = card.mig.parent if card.mig else card.uuid
+            try:
+                found[card.uuid] = await self._gpus.ask(
+                    f"the capability of {whole}", partial(self._gpus.nvml.cuda_compute_capability, whole)
+                )
+            except UnavailableError as exc:
+                _logger.warning("no compute capability", extra={"gpu": card.uuid, "error": str(exc)})
+        return found
 
-    def _pod_ended(self) -> None:
-        self._desk.wake()
+    def _isolate(self, wish: NodeWish, means: NodeMeans, on_change: Callable[[], None]) -> Isolation:
+        isolation = make_isolation(wish.isolation, means=means, modes=_ComputeModes(self._gpus), on_change=on_change)
+        _logger.info("isolation", extra={"status": isolation.status})
+        return isolation
+
+    async def _follow_file(self, path: Path) -> None:
+        watch = FileWatch(self._argv, path=path, file=self.file, changed=self._file_changed, failed=_complain)
+        await watch.run()
+
+    def _file_changed(self, settings: PluginSettings, file: PluginFile) -> None:
+        for message in file.messages:
+            _logger.warning("configuration", extra={"note": message})
+        _logger.info("the configuration file has changed")
+        is_only_sharing = settings == self.settings
+        self.settings, self.file = settings, file
+        if is_only_sharing and self._plugin is not None:
+            self._plugin.follow_rules(file.sharing)
+        else:
+            self._changed.set()
+
+    def _announce(self) -> None:
+        announce_ready(f"unix:{self.settings.kubelet_socket.parent}", ready_file=self.settings.ready_file)
+
+
+class _Injection:
+    """Gets ready to let containers see GPUs, again and again until it works; meanwhile `Allocate` refuses, and why."""
+
+    def __init__(self, injector: Injector, cards: Sequence[Card], *, driver_version: str) -> None:
+        self._injector = injector
+        self._cards = cards
+        self._driver_version = driver_version
+        self._is_ready = False
+        self._trouble = TroubleLog(_logger, subject="letting containers see GPUs", clock=time.monotonic)
+
+    async def attempt(self) -> None:
+        try:
+            await asyncio.to_thread(self._injector.prepare, self._cards, driver_version=self._driver_version)
+        except UnavailableError as exc:
+            self._trouble.failed(exc)
+            return
+        self._trouble.succeeded()
+        self._is_ready = True
+        for gpu, problem in self._injector.problems.items():
+            _logger.error("unusable GPU", extra={"gpu": gpu, "problem": problem})
+
+    async def run(self) -> None:
+        while not self._is_ready:
+            await asyncio.sleep(_PREPARE_SECONDS)
+            await self.attempt()
+
+
+class _ComputeModes:
+    """Sets compute modes by NVML (see `plugin.isolation.mps_daemon.ComputeModes`)."""
+
+    def __init__(self, gpus: GpuSession) -> None:
+        self._gpus = gpus
+
+    def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
+        self._gpus.nvml.set_compute_mode(uuid, exclusive=exclusive)
+
+
+def _preload(settings: PluginSettings) -> PreloadTemplate | None:
+    if settings.preload_library is None:
+        return None
+    return PreloadTemplate(settings.preload_library, env=settings.preload_env, mounts=settings.preload_mounts)
+
+
+def _injector(settings: PluginSettings) -> Injector:
+    return Injector(
+        strategies=settings.device_list_strategy,
+        id_strategy=settings.device_id_strategy,
+        pass_device_specs=settings.pass_device_specs,
+        driver_root=settings.nvidia_driver_root,
+        cdi_spec_dir=settings.cdi_spec_dir,
+        cdi_hook_path=settings.nvidia_cdi_hook_path,
+    )
+
+
+def _complain(sentence: str) -> None:
+    _logger.error("the configuration file cannot be used", extra={"problem": sentence})
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

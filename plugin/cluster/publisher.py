@@ -54,8 +54,8 @@ class Publisher:
     Args:
         client: how to reach the API server.
         node: the node's name.
-        spec: its GPUs.
-        status: what to publish, read at the moment of writing.
+        spec: its GPUs, read at the moment of writing.
+        status: what is granted of them, likewise.
         observed_seconds: between two writes that only say how far the pods have been seen.
     """
 
@@ -63,8 +63,8 @@ class Publisher:
         self,
         client: KubeClient,
         node: NodeName,
-        spec: GpuNodeSpec,
         *,
+        spec: Callable[[], GpuNodeSpec],
         status: Callable[[], GpuNodeStatus],
         observed_seconds: float = 30.0,
     ) -> None:
@@ -77,6 +77,7 @@ class Publisher:
         self._stored: GpuNode | None = None  # the whole object, as the API server answered to our last write
         self._stored_spec: GpuNodeSpec | None = None  # what it held after we wrote the spec; None: has to be written
         self._stored_status: GpuNodeStatus | None = None  # the same of the status
+        self._written: GpuNodeSpec | None = None  # the spec that we wrote
         self._published: GpuNodeStatus | None = None  # the status that we wrote
         self._deleted = ""  # UID of the GPUNode that was deleted last
         self._edited = asyncio.Event()  # the GPUNode has changed, perhaps by our own hand
@@ -144,9 +145,10 @@ class Publisher:
 
     async def _publish(self) -> None:
         present = self._present()
-        if present is None or present.spec != self._stored_spec:
-            present = await self._apply({"spec": written(self._spec)}, owner=await self._owner())
-            self._stored_spec = present.spec
+        spec = self._spec()
+        if present is None or spec != self._written or present.spec != self._stored_spec:
+            present = await self._apply({"spec": written(spec)}, owner=await self._owner())
+            self._stored_spec, self._written = present.spec, spec
         status = self._status()
         if status != self._published or present.status != self._stored_status:
             present = await self._apply({"status": written(status)}, subresource="status")

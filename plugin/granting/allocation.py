@@ -99,7 +99,9 @@ def _check_existence(resource: str, ids: Collection[str], gpus: Mapping[GpuUuid,
         if gpu is None:
             raise AdmissionError(f"the kubelet chose a device of {device.gpu}, which this node does not have; {_NEXT}")
         if not gpu.healthy:
-            raise AdmissionError(f"the kubelet chose a device of {device.gpu}, which is unhealthy; {_NEXT}")
+            raise AdmissionError(
+                f"the kubelet chose a device of {device.gpu}, which is unhealthy: {gpu.problem}; {_NEXT}"
+            )
         total = gpu.units if resource == RESOURCE_MEMORY else gpu.replicas
         if device.resource != resource or device.number >= total:
             raise AdmissionError(f"{text} is not one of the {amount(total, resource)} of {device.gpu}; {_NEXT}")

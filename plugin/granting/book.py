@@ -152,6 +152,19 @@ class GrantBook:
         ]
         return keys + [key for key, shares in self._strangers.items() if any(share.gpu == gpu for share in shares)]
 
+    def gpus(self) -> set[GpuUuid]:
+        """The GPUs of which anybody holds a part."""
+        return {share.gpu for share in self._shares(None)}
+
+    def containers_on(self, gpu: GpuUuid, *, besides: tuple[PodUid, str]) -> int:
+        """How many containers hold a part of a GPU, leaving one out."""
+        return sum(
+            any(share.gpu == gpu for share in held.shares)
+            for uid, holder in self._holders.items()
+            for name, held in holder.containers.items()
+            if (uid, name) != besides
+        )
+
     def held_ids(self, *, besides: PodUid | None) -> frozenset[str]:
         """The device IDs that pods hold, ended ones too, as far as they are known; `besides` leaves one pod out."""
         return frozenset().union(*(holder.ids for uid, holder in self._holders.items() if uid != besides))

@@ -9,7 +9,7 @@ each decision: a share that has just become free is free, and the user is refuse
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -19,11 +19,23 @@ from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
-from plugin.granting.admission import AdmissionError, Claim, fits, under_admission, ungranted_claims, waiting_claims
+from fracgpu.quantities import Mib
+from plugin.gpus.inventory import Inventory
+from plugin.gpus.layout import shares_of
+from plugin.granting.admission import (
+    AdmissionError,
+    Claim,
+    claims_of,
+    fits,
+    under_admission,
+    ungranted_claims,
+    waiting_claims,
+)
 from plugin.granting.allocation import check_claim, check_devices, lingering, room
 from plugin.granting.book import DeviceIds, GrantBook
 from plugin.granting.listing import Listing
 from plugin.granting.steering import best_fit, planned_ids
+from plugin.handout import Edits, LentShare
 
 _ENDING_SECONDS: Final = 1.0  # between two looks while an ended pod still holds something: its memory is waited for
 _IDLE_SECONDS: Final = 30.0  # between two looks otherwise, against what was missed
@@ -62,8 +74,19 @@ class PodProcesses(Protocol):
 class Journal(Protocol):
     """The grants on this node's disk (see `plugin.granting.journal`)."""
 
-    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
-        """Write down what is granted, all of it; or an UnavailableError."""
+    def write(self, spec: GpuNodeSpec, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
+        """Write down what is granted, all of it, and by which division; or an UnavailableError."""
+        ...
+
+
+class Handout(Protocol):
+    """What makes a container see its GPUs, and keeps it within its share (see `plugin.injection`, `.isolation`)."""
+
+    def edits(self, shares: Sequence[LentShare], *, neighbours: Mapping[GpuUuid, int]) -> Edits:
+        """What is to be changed of a container; or a FracgpuError, and it is given nothing.
+
+        `neighbours` maps GPU -> other containers on it.
+        """
         ...
 
 
@@ -71,28 +94,31 @@ class Desk:
     """Answers the kubelet's questions for one node.
 
     Args:
-        spec: the node's GPUs.
+        inventory: the node's GPUs.
         book: the grants known so far.
         pods: the node's pods.
         devices: what the kubelet has given away.
         processes: whether a pod's processes still run.
         journal: where a grant is written down before it is given.
-        on_change: called when the grants have changed, or a pod's end has been looked into.
+        handout: what a container is given along with its shares.
+        on_change: called when the grants or the inventory have changed, or a pod's end has been looked into.
     """
 
     def __init__(
         self,
-        spec: GpuNodeSpec,
+        inventory: Inventory,
         book: GrantBook,
         *,
         pods: NodePods,
         devices: PodDevices,
         processes: PodProcesses,
         journal: Journal,
+        handout: Handout,
         on_change: Callable[[], None],
     ) -> None:
-        self._unit = spec.memory_unit
-        self._gpus = {gpu.uuid: gpu for gpu in spec.gpus}  # UUID -> GPU
+        self._inventory = inventory
+        self._gpus = inventory.gpus
+        self._handout = handout
         self._book = book
         self._pods = pods
         self._devices = devices
@@ -130,7 +156,7 @@ class Desk:
             claim = self._find(listing, resource, size=size)
             self._confirmed = claim.pod.uid if claim and is_fresh else None
         if claim is not None:
-            check_claim(claim, size=size, unit=self._unit)
+            check_claim(claim, size=size, unit=self._inventory.spec.memory_unit)
         # What the kubelet offers and another pod holds by our book is a pod's that ended, perhaps before we heard of
         # it, and whose process may live on. Any other will do, as long as there are others.
         held = self._book.held_ids(besides=claim.pod.uid if claim else None) - set(must_include)
@@ -142,7 +168,7 @@ class Desk:
                 raise
             return self._choose(claim, resource, available=available, must_include=must_include, size=size)
 
-    async def allocate(self, resource: str, ids: Iterable[str]) -> tuple[GpuUuid, ...]:
+    async def allocate(self, resource: str, ids: Iterable[str]) -> Edits:
         """Give devices to the container under admission, and record it.
 
         Args:
@@ -150,7 +176,7 @@ class Desk:
             ids: those that the kubelet has chosen.
 
         Returns:
-            The GPUs that the container may see, in the node's order.
+            What makes the container see its GPUs.
 
         Raises:
             FracgpuError: the container must not have them; the sentence is for the pod's user.
@@ -172,15 +198,16 @@ class Desk:
                         "the API server cannot be asked whether this is another pod of that name; its controller "
                         "makes a new one"
                     )
-                check_claim(claim, size=len(ids), unit=self._unit)
+                check_claim(claim, size=len(ids), unit=self._inventory.spec.memory_unit)
                 check_devices(claim, resource, ids, gpus=self._gpus, book=self._book)
+                edits = self._edits(claim, resource, ids)
                 self._record(claim, resource, ids)
             except FracgpuError:
                 self._refused.add(claim.pod.uid)
                 raise
         self._on_change()
         _logger.info("granted", extra={"pod": claim.pod.key, "container": claim.container, "gpus": given})
-        return tuple(uuid for uuid in self._gpus if uuid in given)
+        return edits
 
     async def reconcile(self) -> None:
         """Compare the book with the kubelet once.
@@ -194,7 +221,7 @@ class Desk:
     def keep(self) -> None:
         """Bring the journal up to date; where that fails it says too much, which harms nobody, until the next time."""
         try:
-            self._journal.write(self._book.grants(), ids=self._book.device_ids())
+            self._journal.write(self._inventory.spec, self._book.grants(), ids=self._book.device_ids())
         except UnavailableError as exc:
             self._journal_trouble.failed(exc)
         else:
@@ -232,15 +259,42 @@ class Desk:
             self._devices_trouble.succeeded()
         alive = self._pods.alive()
         self._refused &= alive.keys()
-        if self._book.reconcile(listing, alive, has_processes=self._has_processes):
+        has_changed = self._book.reconcile(listing, alive, has_processes=self._has_processes)
+        if listing is not None and self._inventory.settle(self.held()):
+            self.keep()  # before anything is granted in the new division
+            has_changed = True
+        if has_changed:
             self._on_change()
         return listing
+
+    def held(self) -> set[GpuUuid]:
+        """The GPUs of which something is granted, or planned for a pod that may start at any moment."""
+        waiting = (claim for pod in self._pods.alive().values() for claim in claims_of(pod))
+        return self._book.gpus() | {gpu for claim in waiting for gpu in claim.planned}
+
+    def _edits(self, claim: Claim, resource: str, ids: frozenset[str]) -> Edits:
+        shares = {share.gpu: share for share in shares_of(ids, resource, self._gpus)}
+        unit = self._inventory.spec.memory_unit
+        lent = [
+            LentShare(
+                self._inventory.cards[gpu.uuid],
+                shares[gpu.uuid].units,
+                shares[gpu.uuid].seats,
+                Mib(shares[gpu.uuid].units * unit),
+                gpu.units,
+                gpu.replicas,
+            )
+            for gpu in self._gpus.values()
+            if gpu.uuid in shares
+        ]
+        own = (claim.pod.uid, claim.container)
+        return self._handout.edits(lent, neighbours={gpu: self._book.containers_on(gpu, besides=own) for gpu in shares})
 
     def _record(self, claim: Claim, resource: str, ids: frozenset[str]) -> None:
         """Note a grant in the book and on the disk, or nowhere: what is only in the book ends with this process."""
         take_back = self._book.record(claim.pod, claim.container, resource, ids)
         try:
-            self._journal.write(self._book.grants(), ids=self._book.device_ids())
+            self._journal.write(self._inventory.spec, self._book.grants(), ids=self._book.device_ids())
         except UnavailableError:
             take_back()
             raise

@@ -45,16 +45,10 @@ class Journaled(Struct, frozen=True):
 
 
 class GrantJournal:
-    """The journal in one folder.
+    """The journal in one folder."""
 
-    Args:
-        folder: where it lies.
-        spec: the node's GPUs, as this process divides them.
-    """
-
-    def __init__(self, folder: Path, spec: GpuNodeSpec) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / JOURNAL
-        self._spec = spec
         self._written: Journaled | None = None  # what is known to be on the disk
 
     def read(self) -> Journaled | None:
@@ -74,13 +68,18 @@ class GrantJournal:
             return None
         return journaled
 
-    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
+    def write(self, spec: GpuNodeSpec, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         """Replace what the file says, in one step; when this returns it is on the disk.
+
+        Args:
+            spec: the node's GPUs, in whose division the grants count.
+            grants: all of them.
+            ids: the device IDs of each.
 
         Raises:
             UnavailableError: that did not work; the file may say the old or the new.
         """
-        entry = Journaled(1, self._spec, grants, {uid: dict(held) for uid, held in ids.items()})
+        entry = Journaled(1, spec, grants, {uid: dict(held) for uid, held in ids.items()})
         if entry == self._written:
             return
         self._written = None

@@ -22,7 +22,6 @@ from fracgpu.kubelet.deviceplugin_pb2_grpc import RegistrationStub
 from plugin.kubelet.service import OPTIONS, PluginServer
 
 API_VERSION: Final = "v1beta1"
-KUBELET_SOCKET: Final = "kubelet.sock"
 
 _POLL_SECONDS: Final = 0.2  # two stat calls; a pod admitted between the kubelet's start and our registration is refused
 _REGISTER_SECONDS: Final = 12.0  # the kubelet dials back before it answers, for up to 10 s
@@ -35,12 +34,12 @@ class Registrar:
     """Registers each server for its resource, again and again where needed.
 
     Args:
-        folder: the kubelet's device plugin folder.
+        kubelet: the socket at which plugins register; ours lie beside it.
         servers: resource -> its server, not started yet.
     """
 
-    def __init__(self, folder: Path, servers: Mapping[str, PluginServer]) -> None:
-        self._folder = folder
+    def __init__(self, kubelet: Path, servers: Mapping[str, PluginServer]) -> None:
+        self._socket = kubelet
         self._servers = servers
         self._kubelet: tuple[int, int] | None = None  # identity of the kubelet.sock that we registered at
         self._registered_at: dict[str, float] = {}  # resource -> when, by the monotonic clock
@@ -71,9 +70,9 @@ class Registrar:
             await server.stop()
 
     async def _check(self) -> None:
-        kubelet = _identity(self._folder / KUBELET_SOCKET)
+        kubelet = _identity(self._socket)
         if kubelet is None:
-            raise UnavailableError(f"there is no {self._folder / KUBELET_SOCKET}: waiting for the kubelet")
+            raise UnavailableError(f"there is no {self._socket}: waiting for the kubelet")
         for resource, server in self._servers.items():
             if kubelet == self._kubelet and server.is_reachable and self._is_heard(resource, server):
                 continue
@@ -93,7 +92,7 @@ class Registrar:
             version=API_VERSION, endpoint=server.socket.name, resource_name=resource, options=OPTIONS
         )
         try:
-            async with aio.insecure_channel(f"unix:{self._folder / KUBELET_SOCKET}") as channel:
+            async with aio.insecure_channel(f"unix:{self._socket}") as channel:
                 await RegistrationStub(channel).Register(request, timeout=_REGISTER_SECONDS)
         except grpc.RpcError as exc:
             reason = exc.details() if isinstance(exc, aio.AioRpcError) else exc

@@ -21,16 +21,20 @@ from fracgpu.kubelet.deviceplugin_pb2 import (
     ContainerAllocateResponse,
     ContainerPreferredAllocationResponse,
     DevicePluginOptions,
+    DeviceSpec,
     Empty,
     ListAndWatchResponse,
+    Mount,
     PreferredAllocationRequest,
     PreferredAllocationResponse,
     PreStartContainerRequest,
     PreStartContainerResponse,
 )
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginServicer, add_DevicePluginServicer_to_server
-from fracgpu.names import CDI_KIND
+from plugin.gpus.inventory import Inventory
+from plugin.gpus.layout import device_list
 from plugin.granting.desk import Desk
+from plugin.handout import Edits
 
 HANDLER_SECONDS: Final = 5.0
 """The longest an answer may take; each thing it may wait for has a limit of 1 s."""
@@ -50,10 +54,10 @@ class DevicePluginService(DevicePluginServicer):
         watchers: how many ListAndWatch streams are open; with none the kubelet does not know this plugin.
     """
 
-    def __init__(self, desk: Desk, resource: str, devices: ListAndWatchResponse) -> None:
+    def __init__(self, desk: Desk, resource: str, inventory: Inventory) -> None:
         self._desk = desk
         self._resource = resource
-        self._devices = devices
+        self._inventory = inventory
         self.watchers = 0
 
     async def GetDevicePluginOptions(self, request: Empty, context: _Context) -> DevicePluginOptions:
@@ -61,11 +65,16 @@ class DevicePluginService(DevicePluginServicer):
         return OPTIONS
 
     async def ListAndWatch(self, request: Empty, context: _Context) -> AsyncIterator[ListAndWatchResponse]:
-        """Send the device list, and keep the stream open."""
+        """Send the device list, again whenever it changes, until the kubelet or we close the stream."""
         self.watchers += 1
         try:
-            yield self._devices
-            await asyncio.get_running_loop().create_future()  # until the kubelet or we close the stream
+            spec, sent = self._inventory.spec, None
+            while True:
+                devices = device_list(spec, self._resource)
+                if devices != sent:
+                    yield devices
+                    sent = devices
+                spec = await self._inventory.changed_from(spec)
         finally:
             self.watchers -= 1
 
@@ -95,12 +104,8 @@ class DevicePluginService(DevicePluginServicer):
         """Let the container under admission see the GPUs of its devices."""
         if len(request.container_requests) != 1:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
-        uuids = await _answered(context, self._desk.allocate(self._resource, request.container_requests[0].devices_ids))
-        answer = ContainerAllocateResponse(
-            envs={"NVIDIA_VISIBLE_DEVICES": ",".join(uuids)},
-            cdi_devices=[CDIDevice(name=f"{CDI_KIND}={uuid}") for uuid in uuids],
-        )
-        return AllocateResponse(container_responses=[answer])
+        edits = await _answered(context, self._desk.allocate(self._resource, request.container_requests[0].devices_ids))
+        return AllocateResponse(container_responses=[_response(edits)])
 
     async def PreStartContainer(
         self, request: PreStartContainerRequest, context: _Context
@@ -151,6 +156,22 @@ class PluginServer:
         if self._server is not None:
             await self._server.stop(grace=None)
             self._server = None
+
+
+def _response(edits: Edits) -> ContainerAllocateResponse:
+    return ContainerAllocateResponse(
+        envs=edits.env,
+        mounts=[
+            Mount(host_path=mount.host_path, container_path=mount.container_path, read_only=mount.read_only)
+            for mount in edits.mounts
+        ],
+        devices=[
+            DeviceSpec(host_path=node.host_path, container_path=node.container_path, permissions=node.permissions)
+            for node in edits.devices
+        ],
+        annotations=edits.annotations,
+        cdi_devices=[CDIDevice(name=name) for name in edits.cdi_devices],
+    )
 
 
 _ONE_AT_A_TIME: Final = "fracgpu answers for one container at a time, as the kubelet asks"

@@ -13,7 +13,10 @@ from fracgpu.names import ANNOTATION_ALLOCATION, RESOURCE_MEMORY, RESOURCE_REPLI
 from fracgpu.plans import Plan, Share, encode_plan
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib, seat_units
+from plugin.gpus.cards import Card
+from plugin.gpus.inventory import Inventory
 from plugin.granting.listing import ListedPod
+from plugin.sharing.wishes import GpuWish
 
 UNIT = Mib(512)
 A, B, C = (GpuUuid(f"GPU-{letter}") for letter in "abc")
@@ -25,6 +28,19 @@ def make_gpu(uuid: GpuUuid = A, *, units: int = 80, replicas: int = 4, healthy: 
 
 def make_spec(*gpus: Gpu) -> GpuNodeSpec:
     return GpuNodeSpec(UNIT, gpus or (make_gpu(A), make_gpu(B, index=1)))
+
+
+def make_inventory(spec: GpuNodeSpec) -> Inventory:
+    """An inventory that offers this."""
+    cards = [
+        Card(gpu.uuid, gpu.index, gpu.product, gpu.memory, gpu.numa_node, problem="" if gpu.healthy else "lost")
+        for gpu in spec.gpus
+    ]
+    wishes = {gpu.uuid: GpuWish(gpu.replicas, Mib(0)) for gpu in spec.gpus}
+    inventory = Inventory(cards, unit=spec.memory_unit)
+    inventory.begin(wishes, before=None)
+    assert [(gpu.uuid, gpu.units) for gpu in inventory.spec.gpus] == [(gpu.uuid, gpu.units) for gpu in spec.gpus]
+    return inventory
 
 
 def units(gpu: GpuUuid, count: int, *, start: int = 0) -> list[str]:

@@ -11,11 +11,15 @@ from typing import Any
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
+from fracgpu.sharing import SharingSpec
 from playground.api.apiserver import ApiServer
 from playground.node.containers import Container
 from playground.node.kubelet import Kubelet
-from plugin.app import DevicePlugin
+from plugin.deviceplugin import DevicePlugin
+from plugin.gpus.cards import Card
 from plugin.gpus.layout import RESOURCES
+from plugin.injection.injector import Injector
+from plugin.isolation.none import Advisory
 from plugin.kubelet.cgroups import PodCgroups
 from plugin.kubelet.podresources import PodResourcesClient
 from plugin.settings import PluginSettings
@@ -76,8 +80,17 @@ class SimulatedNode:
         self._may_end.set()
 
     @contextlib.asynccontextmanager
-    async def plugin(self, *, has_kubelet: bool = True) -> AsyncIterator[DevicePlugin]:
-        """Run the plugin, registered where there is a kubelet; leaving ends it as SIGTERM does."""
+    async def plugin(
+        self,
+        *,
+        has_kubelet: bool = True,
+        rules: Sequence[SharingSpec] = (),
+        **more: Any,
+    ) -> AsyncIterator[DevicePlugin]:
+        """Run the plugin, registered where there is a kubelet; leaving ends it as SIGTERM does.
+
+        `rules` are those of its file, `more` are settings.
+        """
         kubeconfig = self.folder / "kubeconfig"
         kubeconfig.write_text(self.api.kubeconfig())
         settings = PluginSettings(
@@ -87,11 +100,30 @@ class SimulatedNode:
             port=0,
             pod_resources_socket=self.kubelet.pod_resources_socket,
             cgroup_root=self.cgroup_root,
+            **more,
         )
+        cards = [Card(gpu.uuid, gpu.index, gpu.product, gpu.memory, gpu.numa_node) for gpu in make_spec().gpus]
         client = await KubeClient.connect(kubeconfig=kubeconfig)
         devices = PodResourcesClient(settings.pod_resources_socket)
-        plugin = DevicePlugin(settings, make_spec(), client, devices, PodCgroups(self.cgroup_root))
-        running = asyncio.create_task(plugin.run())
+        plugin = DevicePlugin(
+            settings,
+            rules=rules,
+            cards=cards,
+            problems={},
+            client=client,
+            devices=devices,
+            cgroups=PodCgroups(self.cgroup_root),
+            injector=Injector(
+                strategies=settings.device_list_strategy,
+                id_strategy=settings.device_id_strategy,
+                pass_device_specs=False,
+                driver_root=settings.nvidia_driver_root,
+                cdi_spec_dir=self.folder,
+                cdi_hook_path=settings.nvidia_cdi_hook_path,
+            ),
+            isolate=lambda *_: Advisory(),
+        )
+        running = asyncio.create_task(plugin.run(on_serving=lambda: None))
         try:
             if has_kubelet:
                 await self.kubelet.until_heard()

@@ -66,3 +66,81 @@ def test_a_root_that_is_not_there_is_an_error_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingError):
         PodCgroups(tmp_path / "file").check()
+
+
+ID = "4f1c" * 16
+SANDBOX = "9d2e" * 16
+SYSTEMD = f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice"
+CGROUPFS = f"kubepods/besteffort/pod{UID}"
+
+
+def put(folder: Path, *pids: int) -> None:
+    """A cgroup with these processes; the folders above it are cgroups without."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+
+
+@pytest.mark.parametrize(
+    ("pod", "container"),
+    [
+        pytest.param(SYSTEMD, f"cri-containerd-{ID}.scope", id="containerd, systemd"),
+        pytest.param(CGROUPFS, ID, id="containerd and Docker, cgroupfs"),
+        pytest.param(SYSTEMD, f"crio-{ID}.scope", id="CRI-O, systemd"),
+        pytest.param(CGROUPFS, f"crio-{ID}", id="CRI-O, cgroupfs"),
+        pytest.param(SYSTEMD, f"docker-{ID}.scope", id="Docker, systemd"),
+        pytest.param(f"kubepods.slice/kubepods-pod{UNDERSCORED}.slice", f"crio-{ID}.scope", id="guaranteed"),
+        pytest.param(f"pids/{CGROUPFS}", ID, id="v1, cgroupfs"),
+        pytest.param(f"memory/{SYSTEMD}", f"docker-{ID}.scope", id="v1, systemd"),
+        pytest.param(f"kubelet/{CGROUPFS}", ID, id="kubelet with its own root"),
+    ],
+)
+def test_processes_are_known_by_their_container(tmp_path: Path, pod: str, container: str) -> None:
+    put(tmp_path / pod)
+    put(tmp_path / pod / container, 10)
+    put(tmp_path / pod / container / "payload" / "nested", 11, 12)
+    put(tmp_path / pod / container.replace(ID, SANDBOX), 13)
+    put(tmp_path / pod.replace(UID[:8], "00000000"), 14)
+    assert PodCgroups(tmp_path).processes([UID]) == {UID: {"": set(), ID: {10, 11, 12}, SANDBOX: {13}}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "folder"),
+    [
+        (SYSTEMD, f"crio-conmon-{ID}.scope"),
+        (CGROUPFS, f"crio-conmon-{ID}"),
+        (SYSTEMD, "some-other-runtime.scope"),
+    ],
+)
+def test_what_is_no_container_belongs_to_the_pod_alone(tmp_path: Path, pod: str, folder: str) -> None:
+    put(tmp_path / pod, 10)
+    put(tmp_path / pod / folder, 11)
+    assert PodCgroups(tmp_path).processes([UID]) == {UID: {"": {10, 11}}}
+
+
+def test_with_v1_the_controllers_are_taken_together(tmp_path: Path) -> None:
+    for controller in ("memory", "pids"):
+        put(tmp_path / controller / CGROUPFS / ID, 10)
+    put(tmp_path / "pids" / CGROUPFS / SANDBOX, 11)
+    (tmp_path / "cpu,cpuacct" / CGROUPFS / ID).mkdir(parents=True)  # its file is gone already
+    assert PodCgroups(tmp_path).processes([UID]) == {UID: {"": set(), ID: {10}, SANDBOX: {11}}}
+
+
+def test_only_the_pods_that_were_asked_for_are_looked_at(tmp_path: Path) -> None:
+    other = PodUid("00000000-0b7e-4d3c-9a55-c3f1f0e6b001")
+    put(tmp_path / "kubepods" / f"pod{other}" / ID, 10)
+    (tmp_path / CGROUPFS / ID / "cgroup.procs").mkdir(parents=True)  # not readable, and not read
+    assert PodCgroups(tmp_path).processes([other]) == {other: {"": set(), ID: {10}}}
+    assert PodCgroups(tmp_path).processes([]) == {}
+
+
+def test_processes_outside_of_our_pid_namespace_are_there_without_a_name(tmp_path: Path) -> None:
+    put(tmp_path / CGROUPFS / ID, 0, 0)
+    assert PodCgroups(tmp_path).processes([UID]) == {UID: {"": set(), ID: {0}}}
+
+
+def test_processes_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="no kubepods cgroup"):
+        PodCgroups(tmp_path).processes([UID])
+    (tmp_path / CGROUPFS / ID / "cgroup.procs").mkdir(parents=True)
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        PodCgroups(tmp_path).processes([UID])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from fracgpu.errors import DeviceIdError, NoRoomError, UnavailableError
 from fracgpu.gpunodes import GpuNodeSpec, Grant
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, PodUid
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
+from fracgpu.quantities import Mib
 from plugin.granting.admission import AdmissionError
 from plugin.granting.book import DeviceIds, GrantBook
 from plugin.granting.desk import Desk
 from plugin.granting.listing import ListedPod, Listing
-from tests.plugin.builders import A, B, listed, make_pod, make_spec, seat_share, seats, units
+from plugin.handout import Edits, LentShare
+from plugin.sharing.wishes import GpuWish
+from tests.plugin.builders import A, B, listed, make_inventory, make_pod, make_spec, seat_share, seats, units
 
 ONE = make_pod("one", {"main": [Share(B, 8)]}, created="2026-11-21T00:00:01Z")
 TWO = make_pod("two", {"main": [Share(A, 8)]}, created="2026-11-21T00:00:02Z")
@@ -37,18 +40,23 @@ class World:
     reads: int = 0
     is_disk_full: bool = False
     written: tuple[Grant, ...] = ()  # the journal
+    divided: GpuNodeSpec | None = None  # its spec
+    is_gpu_crowded: bool = False  # whatever makes containers see their GPUs refuses
+    neighbours: dict[GpuUuid, int] = field(default_factory=dict)  # as it was last told
     changes: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.book = GrantBook({gpu.uuid: gpu for gpu in self.spec.gpus})
+        self.inventory = make_inventory(self.spec)
+        self.book = GrantBook(self.inventory.gpus)
         self.desk = Desk(
-            self.spec,
+            self.inventory,
             self.book,
             pods=self,
             devices=self,
             processes=self,
             journal=self,
+            handout=self,
             on_change=self.note_change,
         )
 
@@ -77,10 +85,16 @@ class World:
             raise UnavailableError("no kubepods")
         return uid in self.running
 
-    def write(self, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
+    def write(self, spec: GpuNodeSpec, grants: tuple[Grant, ...], *, ids: DeviceIds) -> None:
         if self.is_disk_full:
             raise UnavailableError("no space left on device")
-        self.written = grants
+        self.divided, self.written = spec, grants
+
+    def edits(self, shares: Sequence[LentShare], *, neighbours: Mapping[GpuUuid, int]) -> Edits:
+        if self.is_gpu_crowded:
+            raise NoRoomError("too many clients")
+        self.neighbours = dict(neighbours)
+        return Edits({"SHARES": ",".join(f"{share.card.uuid}={share.memory}" for share in shares)})
 
     async def admit(self, resource: str, size: int, available: Sequence[str]) -> tuple[str, ...]:
         """Both calls of the kubelet, in order; returns the devices."""
@@ -132,7 +146,8 @@ async def test_a_container_on_two_gpus() -> None:
     pod = make_pod("wide", {"main": [Share(B, 4), Share(A, 4)]})
     world = World(pods=[pod], listing=[listed("wide", {"main": []})])
     ids = await world.desk.prefer(RESOURCE_MEMORY, available=ALL, must_include=[], size=8)
-    assert await world.desk.allocate(RESOURCE_MEMORY, ids) == (A, B), "in the node's order"
+    edits = await world.desk.allocate(RESOURCE_MEMORY, ids)
+    assert edits.env == {"SHARES": f"{A}=2048,{B}=2048"}, "in the node's order"
 
 
 async def test_units_and_seats_share_one_gpu_up_to_its_memory() -> None:
@@ -284,3 +299,48 @@ async def test_a_kubelet_that_lost_its_checkpoint_may_ask_again_if_the_pod_is_th
     world.is_api_down = True
     with pytest.raises(AdmissionError, match="has been given its devices before"):
         await world.admit(RESOURCE_MEMORY, 8, ALL)
+
+
+async def test_a_container_that_cannot_be_kept_within_its_share_is_given_nothing() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})], is_gpu_crowded=True)
+    with pytest.raises(NoRoomError, match="too many clients"):
+        await world.admit(RESOURCE_MEMORY, 8, ALL)
+    assert (world.book.grants(), world.written) == ((), ())
+    world.is_gpu_crowded = False
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    assert world.neighbours == {B: 0}
+    world.pods.append(TWO)
+    world.pods.append(make_pod("three", {"main": [Share(B, 4)]}))
+    world.listing = [listed("one", {"main": units(B, 8)}), listed("three", {"main": []})]
+    await world.admit(RESOURCE_MEMORY, 4, ALL)
+    assert world.neighbours == {B: 1}
+
+
+async def test_another_division_waits_for_grants_and_for_plans() -> None:
+    planned = make_pod("planned", {"main": [Share(A, 8)]})
+    world = World(pods=[ONE, planned], listing=[listed("one", {"main": []})])
+    await world.admit(RESOURCE_MEMORY, 8, ALL)
+    world.listing = [listed("one", {"main": units(B, 8)})]
+    world.inventory.wish({A: GpuWish(2, Mib(0)), B: GpuWish(2, Mib(0))})
+    await world.desk.reconcile()
+    assert [(gpu.replicas, gpu.pending and gpu.pending.replicas) for gpu in world.inventory.spec.gpus] == [(4, 2)] * 2
+    world.pods.remove(planned)  # it never started
+    await world.desk.reconcile()
+    assert (world.inventory.gpus[A].replicas, world.inventory.gpus[A].pending) == (2, None)
+    assert world.inventory.spec.gpus[1].replicas == 4
+    assert world.divided == world.inventory.spec, "the journal is of the new division before anything is granted in it"
+    world.pods, world.listing = [], None
+    await world.desk.reconcile()
+    assert world.inventory.spec.gpus[1].replicas == 4, "without the kubelet nobody knows what is held"
+    world.listing = []
+    await world.desk.reconcile()
+    assert world.inventory.spec.gpus[1].replicas == 2
+
+
+async def test_a_gpu_that_falls_ill_is_not_handed_out_and_says_why() -> None:
+    world = World(pods=[ONE], listing=[listed("one", {"main": []})])
+    world.inventory.report({B: "it has fallen off the bus"})
+    with pytest.raises(AdmissionError, match="unhealthy: it has fallen off the bus"):
+        await world.desk.allocate(RESOURCE_MEMORY, units(B, 8))
+    world.inventory.report({})
+    await world.admit(RESOURCE_MEMORY, 8, ALL)

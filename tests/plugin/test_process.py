@@ -108,7 +108,7 @@ async def test_killed_between_the_answer_and_its_publication_it_forgets_nothing(
 
 
 @pytest.mark.parametrize("has_gpunode", [True, False])
-async def test_another_unit_is_refused_while_pods_hold_something(node: SimulatedNode, has_gpunode: bool) -> None:
+async def test_another_unit_waits_until_the_last_pod_has_ended(node: SimulatedNode, has_gpunode: bool) -> None:
     async with process(node) as first:
         await node.kubelet.until_heard()
         uid = await node.create("running", {"main": [Share(A, 40)]})
@@ -116,12 +116,17 @@ async def test_another_unit_is_refused_while_pods_hold_something(node: Simulated
         first.send_signal(signal.SIGTERM)
     if not has_gpunode:
         await node.cluster.delete("gpunodes", NODE)
-    for _ in range(2):  # a refused start leaves behind what the next one refuses
-        async with process(node, "--memory-unit-mib", "256") as second:
-            assert second.stderr is not None
-            complaint = (await second.stderr.read()).decode()
-        assert second.returncode == 2
-        assert f"error: {A} was shared as 80 units of 512 MiB and 4 seats, and pod team-a/running still" in complaint
+    async with process(node, "--memory-unit-mib", "256") as second:
+        waiting = await node.until("gpunodes", NODE, lambda found: "pendingMemoryUnitMiB" in found["spec"])
+        assert (waiting["spec"]["memoryUnitMiB"], waiting["spec"]["pendingMemoryUnitMiB"]) == (512, 256)
+        assert [gpu["units"] for gpu in waiting["spec"]["gpus"]] == [80, 80]
+        assert [gpu["pending"] for gpu in waiting["spec"]["gpus"]] == [{"units": 160, "replicas": 4}] * 2
+        await node.cluster.delete("pods", "running", namespace="team-a")
+        changed = await node.until("gpunodes", NODE, lambda found: "pendingMemoryUnitMiB" not in found["spec"])
+        assert changed["spec"]["memoryUnitMiB"] == 256
+        assert [(gpu["units"], gpu.get("pending")) for gpu in changed["spec"]["gpus"]] == [(160, None)] * 2
+        second.send_signal(signal.SIGTERM)
+    assert second.returncode == 0
 
 
 @pytest.mark.parametrize(

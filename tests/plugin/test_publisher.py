@@ -14,7 +14,7 @@ from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
 from playground.api.apiserver import ApiServer
 from plugin.cluster.publisher import Publisher
-from tests.plugin.builders import A, make_spec
+from tests.plugin.builders import A, make_gpu, make_spec
 
 NODE = NodeName("node-1")
 GRANT = Grant(PodUid("u"), "team-a", "x", {"main": (Share(A, 8),)})
@@ -25,9 +25,10 @@ class Published:
 
     def __init__(self, api: ApiServer, client: KubeClient, *, observed_seconds: float) -> None:
         self.api = api
+        self.spec = make_spec()
         self.status = GpuNodeStatus("1")
         self.publisher = Publisher(
-            client, NODE, make_spec(), status=lambda: self.status, observed_seconds=observed_seconds
+            client, NODE, spec=lambda: self.spec, status=lambda: self.status, observed_seconds=observed_seconds
         )
         self.states: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -70,6 +71,16 @@ async def test_spec_then_status_owned_by_the_node(tmp_path: Path) -> None:
         assert second["status"] == {"observedPods": "1", "grants": [], "endedPods": []}
         assert second["metadata"]["ownerReferences"][0]["kind"] == "Node"
         assert second["spec"] == first["spec"]
+
+
+async def test_another_spec_is_published(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as published:
+        await published.next()
+        await published.next()
+        published.spec = make_spec(make_gpu(A, replicas=2, healthy=False))
+        published.publisher.touch()
+        (gpu,) = (await published.next())["spec"]["gpus"]
+        assert (gpu["replicas"], gpu["healthy"]) == (2, False)
 
 
 async def test_progress_alone_waits_and_goes_out_with_the_next_change(tmp_path: Path) -> None:

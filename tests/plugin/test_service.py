@@ -17,9 +17,11 @@ from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
-from plugin.gpus.layout import device_list
+from fracgpu.quantities import Mib
+from plugin.handout import DeviceNode, Edits, Mount
 from plugin.kubelet.service import DevicePluginService, PluginServer
-from tests.plugin.builders import A, B, listed, make_pod, make_spec, units
+from plugin.sharing.wishes import GpuWish
+from tests.plugin.builders import A, B, listed, make_pod, units
 from tests.plugin.test_desk import World
 
 if TYPE_CHECKING:  # it is in the stubs only
@@ -37,7 +39,7 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     """One pod waits for 8 units of B."""
     world = World(pods=[make_pod("one", {"main": [Share(B, 8)]})], listing=[listed("one", {"main": []})])
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, device_list(make_spec(), RESOURCE_MEMORY))
+    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory)
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()
@@ -69,11 +71,39 @@ async def test_the_kubelets_conversation(served: Served) -> None:
     preferred = await served.stub.GetPreferredAllocation(preference((units(A, 80) + units(B, 80), 8)))
     ids = list(preferred.container_responses[0].deviceIDs)
     answer = (await served.stub.Allocate(allocation(ids))).container_responses[0]
-    assert dict(answer.envs) == {"NVIDIA_VISIBLE_DEVICES": B}
-    assert [device.name for device in answer.cdi_devices] == [f"nvidia.com/gpu={B}"]
-    assert not answer.mounts
-    assert not answer.devices
+    assert dict(answer.envs) == {"SHARES": f"{B}=4096"}
     stream.cancel()
+
+
+async def test_the_list_is_sent_again_when_it_changes_and_only_then(served: Served) -> None:
+    stream = served.stub.ListAndWatch(pb.Empty())
+    await stream.read()
+    inventory = served.world.inventory
+    inventory.wish({A: GpuWish(2, Mib(0)), B: GpuWish(4, Mib(0))})
+    inventory.settle(held=[])  # other seats: of no interest to who counts in units
+    inventory.report({A: "lost"})
+    changed = await stream.read()
+    assert isinstance(changed, pb.ListAndWatchResponse)
+    assert [device.ID for device in changed.devices] == units(A, 80) + units(B, 80), "unhealthy instead of removed"
+    assert [device.health for device in changed.devices] == ["Unhealthy"] * 80 + ["Healthy"] * 80
+    stream.cancel()
+
+
+async def test_everything_that_is_to_be_changed_of_a_container_is_answered(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = Edits(
+        {"A": "1"}, (Mount("/h", "/c", read_only=False),), (DeviceNode("/dev/h", "/dev/c"),), {"k": "v"}, ("x.y/z=1",)
+    )
+    monkeypatch.setattr(served.world, "edits", lambda *_, **__: edits)
+    answer = (await served.stub.Allocate(allocation(units(B, 8)))).container_responses[0]
+    assert answer == pb.ContainerAllocateResponse(
+        envs={"A": "1"},
+        mounts=[pb.Mount(host_path="/h", container_path="/c", read_only=False)],
+        devices=[pb.DeviceSpec(host_path="/dev/h", container_path="/dev/c", permissions="rw")],
+        annotations={"k": "v"},
+        cdi_devices=[pb.CDIDevice(name="x.y/z=1")],
+    )
 
 
 async def test_refusals_are_sentences(served: Served) -> None:

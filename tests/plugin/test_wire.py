@@ -19,7 +19,6 @@ from fracgpu.kubelet import deviceplugin_pb2 as pb
 from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
-from plugin.gpus.layout import device_list
 from plugin.kubelet.service import DevicePluginService, PluginServer
 from tests.plugin.builders import B, listed, make_gpu, make_pod, make_spec, units
 from tests.plugin.test_desk import World
@@ -32,7 +31,7 @@ SPEC = make_spec(make_gpu(B, units=640))
 
 @asynccontextmanager
 async def plugin_for(world: World) -> AsyncIterator[Any]:
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, device_list(SPEC, RESOURCE_MEMORY))
+    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory)
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()
@@ -62,12 +61,7 @@ async def test_the_recorded_pod_of_300_units_is_given_what_it_prefers() -> None:
         assert len(answer.deviceIDs) == preferred["size"] == len(recorded_ids(allocated))
         given = (await stub.Allocate(allocation(list(answer.deviceIDs)))).container_responses[0]
 
-    created = json.loads((WIRE / "kubelet-create-container.json").read_text())["d"]
-    assert [name for name, _ in created["envs"] if name in given.envs] == ["NVIDIA_VISIBLE_DEVICES"]
-    assert given.envs["NVIDIA_VISIBLE_DEVICES"] == dict(created["envs"])["NVIDIA_VISIBLE_DEVICES"] == B
-    assert [device.name.partition("=")[0] for device in given.cdi_devices] == [
-        device["name"].partition("=")[0] for device in created["cdi_devices"]
-    ]
+    assert given.envs["SHARES"] == f"{B}={preferred['size'] * 512}"
 
 
 async def test_the_recorded_reuse_of_an_init_containers_devices_is_refused() -> None:
@@ -82,10 +76,10 @@ async def test_the_recorded_reuse_of_an_init_containers_devices_is_refused() -> 
         # Such a pod is refused at admission; were it let in, each share still lies on one GPU.
         main, side = [recorded_ids(call) for call in reused]
         (answer,) = (await stub.Allocate(allocation(main))).container_responses
-        assert answer.envs["NVIDIA_VISIBLE_DEVICES"] == B
+        assert answer.envs["SHARES"] == f"{B}=2048"
         world.listing = [listed("job", {"c": main, "d": []})]
         (answer,) = (await stub.Allocate(allocation(side))).container_responses
-        assert answer.envs["NVIDIA_VISIBLE_DEVICES"] == B
+        assert answer.envs["SHARES"] == f"{B}=1024"
 
 
 async def test_the_recorded_prestart_is_never_asked_for() -> None:

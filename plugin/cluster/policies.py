@@ -1,0 +1,70 @@
+"""The SharingPolicies of the cluster.
+
+Where their CustomResourceDefinition is not installed, or may not be read, there are none, and that is looked at again
+now and then.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from fracgpu.kube.backoff import Backoff, TroubleLog
+from fracgpu.kube.client import KubeClient
+from fracgpu.kube.errors import KubeError
+from fracgpu.kube.reflector import Reflector
+from fracgpu.kube.resources import SHARINGPOLICIES
+from fracgpu.sharing import SharingPolicy
+
+_ABSENT: Final = (403, 404)
+_ABSENT_SECONDS: Final = 60.0  # between two looks whether they can be had by now
+
+_logger = logging.getLogger(__name__)
+
+
+class PolicyWatch:
+    """Follows all SharingPolicies.
+
+    Args:
+        client: how to reach the API server.
+        on_change: called when they have changed.
+    """
+
+    def __init__(self, client: KubeClient, *, on_change: Callable[[], None]) -> None:
+        self._client = client
+        self._on_change = on_change
+        self._exist = False
+        self._first: tuple[SharingPolicy, ...] = ()  # until the reflector knows better
+        self._reflector = Reflector(client, SHARINGPOLICIES, on_change=lambda _: on_change())
+        self._backoff = Backoff(max_seconds=10.0)
+        self._trouble = TroubleLog(_logger, subject="reading SharingPolicies", clock=time.monotonic)
+
+    def policies(self) -> tuple[SharingPolicy, ...]:
+        """All of them, as new as known."""
+        return tuple(self._reflector.objects.values()) if self._reflector.synced.is_set() else self._first
+
+    async def first(self) -> None:
+        """Read them; tries until the API server has said which there are, if any."""
+        while not await self._look():
+            await asyncio.sleep(self._backoff.next_seconds())
+
+    async def run(self) -> None:
+        """Follow them until cancelled; after `first`."""
+        while not self._exist:
+            await asyncio.sleep(_ABSENT_SECONDS)
+            await self._look()
+        await self._reflector.run()
+
+    async def _look(self) -> bool:
+        """Read them once; whether there was an answer."""
+        try:
+            listing = await self._client.list(SHARINGPOLICIES)
+        except KubeError as exc:
+            if exc.status in _ABSENT:
+                return True
+            self._trouble.failed(exc)
+            return False
+        self._trouble.succeeded()
+        self._first, self._exist = tuple(listing.items), True
+        return True

@@ -1,0 +1,202 @@
+"""One life of the device plugin: with these settings, on these GPUs. Connects its parts, and runs them.
+
+The order of a start: what is declared for this node; what this plugin had written down and published; the node's pods;
+what the kubelet and the cgroups say. Only when the grants are complete does the kubelet hear of us, so that nothing is
+given out twice after a restart.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
+from fracgpu.kube.client import KubeClient
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, NodeName
+from fracgpu.quantities import Mib
+from fracgpu.sharing import SharingSpec
+from plugin.cluster.node import NodeWatch, refuse_beside_nvidia
+from plugin.cluster.podwatch import PodWatch
+from plugin.cluster.policies import PolicyWatch
+from plugin.cluster.publisher import Publisher
+from plugin.gpus.cards import Card
+from plugin.gpus.inventory import Inventory
+from plugin.gpus.layout import Problems
+from plugin.granting.book import GrantBook
+from plugin.granting.desk import Desk
+from plugin.granting.journal import GrantJournal
+from plugin.handout import Edits, LentShare
+from plugin.injection.injector import Injector
+from plugin.isolation.mechanism import Isolation
+from plugin.kubelet.cgroups import PodCgroups
+from plugin.kubelet.podresources import PodResourcesClient
+from plugin.kubelet.registration import Registrar
+from plugin.kubelet.service import DevicePluginService, PluginServer
+from plugin.settings import PluginSettings
+from plugin.sharing.following import Sharing
+from plugin.sharing.wishes import NodeWish
+
+SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
+"""Resource -> the name of its socket in the kubelet's folder."""
+
+_logger = logging.getLogger(__name__)
+
+
+class DevicePlugin:
+    """The parts of one device plugin, connected.
+
+    Args:
+        settings: what the administrator has told this node's plugin.
+        rules: how GPUs are shared, by this node's own file.
+        cards: the node's GPUs.
+        problems: which of them are not well, and why.
+        client: the API server.
+        devices: the kubelet's PodResources.
+        cgroups: the pods' processes.
+        injector: lets containers see their GPUs; prepared already.
+        isolate: makes what keeps containers within their shares, from what is wished for and a callback for changes.
+    """
+
+    def __init__(
+        self,
+        settings: PluginSettings,
+        *,
+        rules: Sequence[SharingSpec],
+        cards: Sequence[Card],
+        problems: Problems,
+        client: KubeClient,
+        devices: PodResourcesClient,
+        cgroups: PodCgroups,
+        injector: Injector,
+        isolate: Callable[[NodeWish, Callable[[], None]], Isolation],
+    ) -> None:
+        name = NodeName(settings.node_name)
+        folder = settings.kubelet_socket.parent
+        self._settings = settings
+        self._injector = injector
+        self._isolate = isolate
+        self._isolation: Isolation | None = None
+        self._problems = problems
+        self._node = NodeWatch(client, name, on_labels=lambda: self._sharing.refresh())
+        self._policies = PolicyWatch(client, on_change=lambda: self._sharing.refresh())
+        self._sharing = Sharing(
+            cards,
+            node=self._node,
+            policies=self._policies,
+            rules=rules,
+            replicas=settings.replicas,
+            reserved=None if settings.reserved_mib is None else Mib(settings.reserved_mib),
+            isolation=settings.isolation,
+            unit=Mib(settings.memory_unit_mib),
+            on_change=self._wish_changed,
+        )
+        self.inventory = Inventory(cards, unit=Mib(settings.memory_unit_mib), numa_hints=settings.numa_hints)
+        self._book = GrantBook(self.inventory.gpus)
+        self._publisher = Publisher(client, name, spec=self._spec, status=self._status)
+        self._pods = PodWatch(client, name, on_end=self._pod_ended, on_progress=self._publisher.progressed)
+        self._journal = GrantJournal(folder)
+        self._desk = Desk(
+            self.inventory,
+            self._book,
+            pods=self._pods,
+            devices=devices,
+            processes=cgroups,
+            journal=self._journal,
+            handout=self,
+            on_change=self._publisher.touch,
+        )
+        self._registrar = Registrar(
+            settings.kubelet_socket,
+            {
+                resource: PluginServer(DevicePluginService(self._desk, resource, self.inventory), folder / socket)
+                for resource, socket in SOCKETS.items()
+            },
+        )
+        self.outdated = asyncio.Event()
+        """Set when something has changed that only another life of the plugin can follow."""
+
+    async def run(self, *, on_serving: Callable[[], None]) -> None:
+        """Learn what is granted, then serve the kubelet until cancelled.
+
+        Args:
+            on_serving: called when the kubelet can be answered.
+
+        Raises:
+            ExceptionGroup: of a SettingError where a setting cannot be used on this node, or a socket cannot be made.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            node = await self._node.first()
+            if not self._settings.allow_nvidia_device_plugin:
+                refuse_beside_nvidia(node)
+            await self._policies.first()
+            self._isolation = self._isolate(self._sharing.wish, self._publisher.touch)
+            previous = await self._publisher.previous()
+            if previous is not None:
+                self._pods.remember_ended(previous.status.ended_pods)
+            tasks.create_task(self._pods.run(), name="pod watch")
+            await self._pods.synced()
+            # Both: the journal was written first, and by nobody else; the GPUNode survives the loss of a disk.
+            journaled = self._journal.read()
+            before = journaled or previous
+            self.inventory.begin(self._sharing.wish.gpus, before=before.spec if before else None)
+            self.inventory.report(self._problems)
+            if previous is not None:
+                self._book.restore(previous.status.grants)
+            if journaled is not None:
+                self._book.restore(journaled.grants, ids=journaled.ids)
+            await self._desk.reconcile()
+            self._desk.keep()  # not before: it replaces the old grants
+            tasks.create_task(self._node.run(), name="node watch")
+            tasks.create_task(self._policies.run(), name="policy watch")
+            tasks.create_task(self._isolation.run(), name="isolation")
+            tasks.create_task(self._publisher.run(), name="publisher")
+            tasks.create_task(self._desk.run(), name="desk")
+            await self._registrar.start()
+            tasks.create_task(self._registrar.run(), name="registrar")
+            on_serving()
+
+    def report(self, problems: Problems) -> None:
+        """Take what is known of the GPUs' health now."""
+        self._problems = problems
+        if self.inventory.report(problems):
+            self._publisher.touch()
+
+    def follow_rules(self, rules: Sequence[SharingSpec]) -> None:
+        """Share by other rules of this node's file from now on."""
+        self._sharing.follow_rules(rules)
+
+    def edits(self, shares: Sequence[LentShare], *, neighbours: Mapping[GpuUuid, int]) -> Edits:
+        """What a container is given along with its shares (see `plugin.granting.desk.Handout`)."""
+        seen = self._injector.edits([share.card for share in shares])
+        if self._isolation is None:
+            return seen  # nobody is admitted before it is there
+        return seen.plus(self._isolation.edits(shares, neighbours=neighbours))
+
+    async def stop(self) -> None:
+        """End the conversation with the kubelet; harmless when it never began."""
+        await self._registrar.stop()
+
+    def _spec(self) -> GpuNodeSpec:
+        return self.inventory.spec
+
+    def _status(self) -> GpuNodeStatus:
+        """Read what to publish, in this order: see `plugin.cluster.publisher`."""
+        return GpuNodeStatus(
+            observed_pods=self._pods.observed,
+            ended_pods=self._pods.ended,
+            grants=self._book.grants(),
+            isolation=self._isolation.status if self._isolation else None,
+            sharing=self._sharing.status,
+        )
+
+    def _pod_ended(self) -> None:
+        self._desk.wake()
+
+    def _wish_changed(self, before: NodeWish) -> None:
+        wish = self._sharing.wish
+        if wish.isolation != before.isolation:
+            _logger.info("another isolation is wished for", extra={"isolation": wish.isolation})
+            self.outdated.set()
+        self.inventory.wish(wish.gpus)
+        self._desk.wake()
+        self._publisher.touch()
