@@ -6,19 +6,21 @@ A cluster has tens of thousands of pods, and each replica keeps them all: `reduc
 import logging
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from extender.index import Nomination
 from extender.ledger.claims import Claim, ClaimState
+from extender.policies import slim
 from extender.reconciling import Facts, judge
 from fracgpu.errors import InputError, PlanError, RequestError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
 from fracgpu.plans import Plan, check_shares, decode_plan
-from fracgpu.pods import Container, ContainerStatus, Pod, PodSpec, PodStatus, Resources
-from fracgpu.quantities import parse_count
+from fracgpu.pods import Container, ContainerStatus, Pod, PodSpec, PodStatus, Quantity, Resources
+from fracgpu.quantities import Mib, parse_count
 from fracgpu.requests import gpu_resource_names, request_of
 
 _RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
@@ -54,9 +56,18 @@ def reduced(pod: Pod) -> Pod | None:
 
 
 def reduced_node(node: GpuNode) -> GpuNode:
-    """A GPUNode with the texts that many of them share kept once."""
-    gpus = tuple(msgspec.structs.replace(gpu, product=sys.intern(gpu.product)) for gpu in node.spec.gpus)
-    return msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, gpus=gpus))
+    """What is kept of a GPUNode, with the texts that many of them share kept once."""
+    gpus = tuple(
+        msgspec.structs.replace(
+            gpu, product=sys.intern(gpu.product), memory=_one(gpu.memory), problem="", parent="", pending=None
+        )
+        for gpu in node.spec.gpus
+    )
+    return msgspec.structs.replace(
+        node,
+        spec=msgspec.structs.replace(node.spec, gpus=gpus),
+        status=msgspec.structs.replace(node.status, isolation=None, sharing=slim(node.status.sharing)),
+    )
 
 
 def bound_claim(pod: Pod) -> Claim | None:
@@ -154,8 +165,19 @@ def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]
 
 
 def _reduced_container(container: Container) -> Container:
-    limits = {name: amount for name in _RESOURCES if (amount := container.limit(name))}
-    return Container(sys.intern(container.name), Resources(limits=limits) if limits else None, container.restart_policy)
+    limits = ((name, amount) for name in _RESOURCES if (amount := container.limit(name)))
+    return _container(container.name, container.restart_policy, tuple(limits))
+
+
+@lru_cache(maxsize=256)
+def _one(memory: Mib) -> Mib:
+    """The same number: all GPUs of a model have it, each its own object."""
+    return memory
+
+
+@lru_cache(maxsize=4096)  # the pods of one workload have the same containers: they are kept once
+def _container(name: str, restart_policy: str | None, limits: tuple[tuple[str, Quantity], ...]) -> Container:
+    return Container(name, Resources(limits=dict(limits)) if limits else None, restart_policy)
 
 
 def _is_running(status: ContainerStatus) -> bool:

@@ -24,6 +24,7 @@ from extender.observing import (
     reduced,
     reduced_node,
 )
+from extender.policyreporter import PolicyReporter
 from extender.reconciling import Drift, Facts, Repair, judge
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.errors import InputError, UnavailableError
@@ -61,6 +62,7 @@ class Reconciler:
         self._pods = Reflector(kube, PODS, on_change=self._on_pod, keep=reduced)
         self._nodes = Reflector(kube, GPUNODES, on_change=self._on_node, keep=reduced_node)
         self._budgets = Reflector(kube, PODDISRUPTIONBUDGETS, on_change=lambda _: None)
+        self._policies = PolicyReporter(kube=kube, nodes=index.nodes, nodes_known=self._nodes.synced)
         self._planned: dict[PodUid, Claim] = {}  # pod UID -> what its Binding wrote, while the pod exists
         self._granted: dict[PodUid, Claim] = {}  # pod UID -> what the kubelet granted it
         self._granted_on: dict[NodeName, tuple[PodUid, ...]] = {}  # node -> pods that it grants something
@@ -109,6 +111,7 @@ class Reconciler:
             tasks.create_task(self._pods.run(), name="follow-pods")
             tasks.create_task(self._nodes.run(), name="follow-gpunodes")
             tasks.create_task(self._budgets.run(), name="follow-budgets")
+            tasks.create_task(self._policies.run(), name="follow-policies")
             tasks.create_task(self._reconcile(), name="reconcile")
 
     async def _reconcile(self) -> None:
@@ -304,6 +307,7 @@ class Reconciler:
         for uid in before:
             if (claim := self._granted.get(uid)) is not None and claim.node == node.node:
                 del self._granted[uid]
+        known = self._index.nodes.get(node.node)
         if change.kind is ChangeKind.DELETED:
             self._index.remove_node(node.node)
         else:
@@ -311,6 +315,8 @@ class Reconciler:
             self._index.put_node(node, granted=claims)
             self._granted.update(claims)
             self._granted_on[node.node] = tuple(claims)
+        if (known and known.status.sharing) != node.status.sharing or change.kind is ChangeKind.DELETED:
+            self._policies.wake()
         self._touch([*before, *self._index.uids_on(node.node), *self._granted_on.get(node.node, ())])
 
     def _shared(self, claim: Claim) -> Claim:

@@ -176,6 +176,9 @@ ALLOWED: dict[User, set[str]] = {
         "create gpunodes",
         "patch gpunodes",
         "patch gpunodes/status",
+        "create events",
+        "patch events",
+        "create pods/eviction",
     },
 }  # who -> all that is allowed
 

@@ -21,8 +21,10 @@ def gpu_view(
     free_seats: int = 4,
     usable: bool = True,
     product: str = "",
+    numa: int | None = None,
+    seat_units: int = 0,
 ) -> GpuView:
-    return GpuView(GpuUuid(name), units, seats, free, free_seats, usable, product)
+    return GpuView(GpuUuid(name), units, seats, free, free_seats, usable, product, numa, seat_units)
 
 
 def node_view(name: str, *gpus: GpuView) -> NodeView:
