@@ -8,7 +8,6 @@ the NVML state file. Left out: images, sandboxes, logs.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from fracgpu.names import CDI_KIND, PodUid
 from playground.cluster import JsonObject
 from playground.node.cgroups import CgroupTree
 from playground.node.devicemanager import ContainerKind
-from playground.node.nvml import GpuProcess, read_state, write_state
+from playground.node.nvml import GpuProcess, set_process
 
 EXIT_SIGTERM = 143
 PROCESS_MIB = 256
@@ -71,7 +70,7 @@ class Container:
         return dict(self.config.env)
 
     def visible_gpus(self) -> set[str]:
-        """Return the UUIDs that the NVIDIA container toolkit would inject; "all" is possible."""
+        """Return the UUIDs or indices that the NVIDIA container toolkit would inject; "all" is possible."""
         named = {uuid for uuid in self.environment.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if uuid}
         by_cdi = (name.partition("=") for name in self.config.cdi_devices)
         return named | {device for kind, _, device in by_cdi if kind == CDI_KIND}
@@ -150,14 +149,8 @@ class ContainerRuntime:
     def _set_gpu_process(self, container: Container, *, alive: bool) -> None:
         if self._nvml_state is None:
             return
-        visible = container.visible_gpus()
-        gpus = []
-        for gpu in read_state(self._nvml_state):
-            others = [process for process in gpu.processes if process.pid != container.pid]
-            if alive and (gpu.uuid in visible or "all" in visible):
-                others.append(GpuProcess(pid=container.pid, used_mib=PROCESS_MIB))
-            gpus.append(dataclasses.replace(gpu, processes=others))
-        write_state(self._nvml_state, gpus)
+        process = GpuProcess(pid=container.pid, used_mib=PROCESS_MIB)
+        set_process(self._nvml_state, process, on=container.visible_gpus() if alive else ())
 
     async def close(self) -> None:
         """End everything, as a reboot does."""

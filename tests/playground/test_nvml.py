@@ -1,8 +1,7 @@
-"""The simulated NVML, seen through the unchanged pynvml."""
+"""The state file of the simulated NVML, and the launcher that runs the plugin on it."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -11,101 +10,84 @@ import pynvml
 import pytest
 
 from playground.node import plugin_launcher
-from playground.node.nvml import MIB, GpuProcess, SimulatedGpu, install, read_state, write_state
-
-A = SimulatedGpu(
-    uuid="GPU-a",
-    product="NVIDIA A100-SXM4-80GB",
-    memory_mib=81920,
-    minor=3,
-    pci_bus_id="00000000:3B:00.0",
-    reserved_mib=600,
-    numa_node=1,
-    processes=[GpuProcess(pid=41, used_mib=1000), GpuProcess(pid=42, used_mib=24)],
+from playground.node.nvml import (
+    GpuProcess,
+    SimulatedDriver,
+    SimulatedGpu,
+    SimulatedMig,
+    read_driver,
+    read_state,
+    restart_driver,
+    set_process,
+    unload_driver,
+    write_state,
 )
-B = SimulatedGpu(uuid="GPU-b", product="NVIDIA L4", memory_mib=23034)
+
+L4 = SimulatedGpu(uuid="GPU-l4", product="NVIDIA L4", memory_mib=23034, processes=[GpuProcess(pid=1, used_mib=9)])
+SPLIT = SimulatedGpu(
+    uuid="GPU-split",
+    product="NVIDIA A100",
+    memory_mib=81920,
+    mig=[
+        SimulatedMig(uuid="MIG-a", profile="3g.40gb", memory_mib=40448, gpu_instance=1),
+        SimulatedMig(uuid="MIG-b", profile="3g.40gb", memory_mib=40448, gpu_instance=2),
+    ],
+)
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     path = tmp_path / "nvml.json"
-    write_state(path, [A, B])
-    install(path)
-    pynvml.nvmlInit()
+    write_state(path, [L4, SPLIT])
     return path
 
 
-def test_identity_of_a_gpu(state: Path) -> None:
-    assert pynvml.nvmlDeviceGetCount() == 2
-    handle = pynvml.nvmlDeviceGetHandleByUUID("GPU-a")
-    assert pynvml.nvmlDeviceGetUUID(handle) == "GPU-a"
-    assert pynvml.nvmlDeviceGetName(handle) == "NVIDIA A100-SXM4-80GB"
-    assert pynvml.nvmlDeviceGetMinorNumber(handle) == 3
-    assert pynvml.nvmlDeviceGetNumaNodeId(handle) == 1
-    assert pynvml.nvmlDeviceGetMigMode(handle) == [0, 0]
-    info = pynvml.nvmlDeviceGetPciInfo(handle)
-    assert (info.busId, info.busIdLegacy) == ("00000000:3B:00.0", "0000:3B:00.0")
-    assert (info.domain, info.bus, info.device) == (0, 0x3B, 0)
-    second = pynvml.nvmlDeviceGetHandleByIndex(1)
-    assert pynvml.nvmlDeviceGetUUID(second) == "GPU-b"
-    assert pynvml.nvmlDeviceGetIndex(second) == 1
-    assert pynvml.nvmlSystemGetDriverVersion().startswith("580.")
+def test_writing_gpus_leaves_the_driver_as_it_is(state: Path) -> None:
+    driver = SimulatedDriver(version="590.10", cuda_version=13010, generation=4)
+    write_state(state, [L4], driver=driver)
+    write_state(state, [SPLIT])
+    assert (read_state(state), read_driver(state)) == ([SPLIT], driver)
 
 
-def test_memory_in_both_versions(state: Path) -> None:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    old = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    assert (old.total, old.used, old.free) == (81920 * MIB, 1624 * MIB, 80296 * MIB)
-    new = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-    assert (new.total, new.reserved, new.used) == (81920 * MIB, 600 * MIB, 1024 * MIB)
-    assert new.free == old.free
+def test_a_bare_list_of_gpus_is_a_state(state: Path) -> None:
+    state.write_text('[{"uuid": "GPU-a", "product": "NVIDIA L4", "memory_mib": 23034}]')
+    assert read_state(state) == [SimulatedGpu(uuid="GPU-a", product="NVIDIA L4", memory_mib=23034)]
+    assert read_driver(state) == SimulatedDriver()
 
 
-def test_processes_come_by_the_two_call_protocol(state: Path) -> None:
-    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(0))
-    assert [(p.pid, p.usedGpuMemory) for p in processes] == [(41, 1000 * MIB), (42, 24 * MIB)]
-    assert pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(1)) == []
+def test_a_restart_of_the_driver_keeps_the_gpus(state: Path) -> None:
+    unload_driver(state)
+    assert not read_driver(state).loaded
+    restart_driver(state, version="590.10")
+    assert read_driver(state) == SimulatedDriver(version="590.10", generation=1)
+    assert read_state(state) == [L4, SPLIT]
 
 
-def test_changes_of_the_file_are_seen_at_once(state: Path) -> None:
-    handle = pynvml.nvmlDeviceGetHandleByUUID("GPU-b")
-    write_state(state, [A, dataclasses.replace(B, processes=[GpuProcess(pid=7, used_mib=5)])])
-    assert [p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)] == [7]
-    assert read_state(state)[1].processes == [GpuProcess(pid=7, used_mib=5)]
-
-
-@pytest.mark.parametrize("after", [[B], [dataclasses.replace(A, lost=True), B]], ids=["removed", "marked lost"])
-def test_a_lost_gpu_fails_and_the_others_keep_their_handles(state: Path, after: list[SimulatedGpu]) -> None:
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(2)]
-    write_state(state, after)
-    with pytest.raises(pynvml.NVMLError_GpuIsLost):
-        pynvml.nvmlDeviceGetMemoryInfo(handles[0])
-    assert pynvml.nvmlDeviceGetUUID(handles[1]) == "GPU-b"
-    assert pynvml.nvmlDeviceGetCount() == 2
-
-
-def test_what_is_not_there_fails_as_in_the_real_library(state: Path, tmp_path: Path) -> None:
-    with pytest.raises(pynvml.NVMLError_FunctionNotFound):
-        pynvml.nvmlDeviceGetFanSpeed(pynvml.nvmlDeviceGetHandleByIndex(0))
-    with pytest.raises(pynvml.NVMLError_InvalidArgument):
-        pynvml.nvmlDeviceGetHandleByIndex(2)
-    with pytest.raises(pynvml.NVMLError_NotFound):
-        pynvml.nvmlDeviceGetHandleByUUID("GPU-z")
-    with pytest.raises(pynvml.NVMLError_NotSupported):
-        pynvml.nvmlDeviceGetNumaNodeId(pynvml.nvmlDeviceGetHandleByIndex(1))
-    assert pynvml.nvmlErrorString(pynvml.NVML_ERROR_GPU_IS_LOST) == "Gpu is lost"
-    pynvml.nvmlShutdown()
-    with pytest.raises(pynvml.NVMLError_Uninitialized):
-        pynvml.nvmlDeviceGetCount()
-    install(tmp_path / "absent.json")
-    with pytest.raises(pynvml.NVMLError_DriverNotLoaded):
-        pynvml.nvmlInit()
+@pytest.mark.parametrize(
+    ("on", "want"),
+    [
+        pytest.param({"GPU-l4"}, [[1, 7], [], []], id="a GPU by UUID"),
+        pytest.param({"0"}, [[1, 7], [], []], id="a GPU by index"),
+        pytest.param({"MIG-b"}, [[1], [], [7]], id="an instance by UUID"),
+        pytest.param({"1:0"}, [[1], [7], []], id="an instance by index"),
+        pytest.param({"all"}, [[1, 7], [7], [7]], id="everything"),
+        pytest.param(set(), [[1], [], []], id="nothing"),
+    ],
+)
+def test_a_process_is_where_it_is_said_to_be_and_nowhere_else(state: Path, on: set[str], want: list[list[int]]) -> None:
+    set_process(state, GpuProcess(pid=7, used_mib=1), on={"GPU-l4", "MIG-a"})
+    set_process(state, GpuProcess(pid=7, used_mib=5), on=on)
+    gpu, split = read_state(state)
+    assert split.processes == []
+    holders = [gpu.processes, *(instance.processes for instance in split.mig or [])]
+    assert [[process.pid for process in processes] for processes in holders] == want
+    assert all(process.used_mib == 5 for processes in holders for process in processes if process.pid == 7)
 
 
 def test_the_launcher_runs_the_plugin_on_the_state_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_state(tmp_path / "nvml.json", [B])
+    write_state(tmp_path / "nvml.json", [L4])
     module = types.ModuleType("plugin.__main__")
 
     def plugin_main(arguments: list[str]) -> int:
