@@ -160,7 +160,7 @@ class _Life:
             ),
             MpsNeeds(
                 settings.mps_root,
-                find_control(settings.nvidia_driver_root),
+                find_control(settings.host_root / settings.nvidia_driver_root.relative_to("/")),
                 version,
                 cards,
                 capabilities=await self._capabilities(cards),
@@ -255,6 +255,7 @@ def _injector(settings: PluginSettings) -> Injector:
         driver_root=settings.nvidia_driver_root,
         cdi_spec_dir=settings.cdi_spec_dir,
         cdi_hook_path=settings.nvidia_cdi_hook_path,
+        host_root=settings.host_root,
     )
 
 

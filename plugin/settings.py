@@ -89,6 +89,9 @@ class PluginSettings(ServiceSettings):
     nvidia_driver_root: Path = Path("/")
     """Where the driver's files lie on the host: / or, with the driver container, /run/nvidia/driver."""
 
+    host_root: Path = Path("/")
+    """Where this process sees the host's root folder, to look for the driver's files; in a pod a mount of it."""
+
     cdi_spec_dir: Path = Path("/var/run/cdi")
     """Where a CDI specification is written if a strategy needs one and nobody else provides it."""
 

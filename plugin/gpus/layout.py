@@ -178,7 +178,7 @@ def _settled(before: Gpu | None, now: Gpu, wanted: PendingShares, *, is_held: bo
     """One GPU; `now` is what it would offer in the unit in force, `wanted` what is wished for."""
     if before is None:
         return now
-    if now.memory == 0 and not now.healthy:
+    if now.memory == 0:
         # NVML no longer tells its size: its devices stay in the list, unhealthy, so that they come back as they were.
         return msgspec.structs.replace(before, healthy=False, problem=now.problem, pending=None)
     if not is_held and not must_wait:

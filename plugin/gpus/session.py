@@ -6,12 +6,14 @@ has changed.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 from fracgpu.errors import UnavailableError
 from fracgpu.names import GpuUuid
+from plugin.gpus.cards import Card
 from plugin.gpus.discovery import Discovery
 from plugin.gpus.layout import Problems
 from plugin.gpus.nvml import Nvml
@@ -46,6 +48,7 @@ class GpuSession:
         self.on_xid: Callable[[GpuUuid, int], None] = lambda _gpu, _xid: None
         self._patience = Patience()
         self._is_open = False
+        self._known: tuple[Card, ...] = ()  # what `find` has found
         self._watch: GpuWatch | None = None
         self._watched: tuple[object, ...] = ()  # the settings of the watch
         self._watching: asyncio.Task[None] | None = None
@@ -64,7 +67,9 @@ class GpuSession:
         for problem in (*found.nameless, *found.notes, *(card.problem for card in found.cards if card.problem)):
             _logger.error("unusable GPU", extra={"problem": problem})
         self.changed.clear()
-        self._follow(found, settings)
+        found = replace(found, cards=(*found.cards, *_missing(self._known, found.cards)))
+        self._known = found.cards
+        await self._follow(found, settings)
         return found
 
     async def ask(self, name: str, question: Callable[[], _T]) -> _T:
@@ -101,20 +106,21 @@ class GpuSession:
             else:
                 return
 
-    def _follow(self, found: Discovery, settings: PluginSettings) -> None:
+    async def _follow(self, found: Discovery, settings: PluginSettings) -> None:
         watched = (settings.mig_strategy, settings.disable_health_checks, settings.ignored_xids)
         if self._watch is not None and watched == self._watched:
             self._watch.follow(found.cards)
             return
         if self._watching is not None:
             self._watching.cancel()
-        self._watch = GpuWatch(
+            await asyncio.gather(self._watching, return_exceptions=True)
+        watch = self._watch = GpuWatch(
             self.nvml,
             found.cards,
             mig_strategy=settings.mig_strategy,
             disabled=settings.disable_health_checks,
             ignored_xids=settings.ignored_xids,
-            on_change=self._take,
+            on_change=lambda problems: self._take(watch, problems),
             on_xid=lambda gpu, xid: self.on_xid(gpu, xid),
             on_cards_changed=lambda _: self.changed.set(),
         )
@@ -122,6 +128,18 @@ class GpuSession:
         self.problems = {}
         self._watching = asyncio.create_task(self._watch.run(), name="GPU watch")
 
-    def _take(self, problems: Problems) -> None:
-        self.problems = problems
-        self.on_problems()
+    def _take(self, watch: GpuWatch, problems: Problems) -> None:
+        if watch is self._watch:  # the thread of one that was replaced may speak once more
+            self.problems = problems
+            self.on_problems()
+
+
+def _missing(known: Iterable[Card], found: Sequence[Card]) -> list[Card]:
+    """The cards that are found no more: lost ones, which stay listed; not MIG instances that were taken away."""
+    names = {card.uuid for card in found}
+    answering = {card.mig.parent if card.mig else card.uuid for card in found}
+    return [
+        replace(card, problem=card.problem or f"NVML does not find {card.uuid} any more: look into the kernel's log")
+        for card in known
+        if card.uuid not in names and (card.mig.parent if card.mig else card.uuid) not in answering
+    ]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,13 @@ GPUS = [SimulatedGpu(uuid=uuid, product="NVIDIA A100", memory_mib=40960) for uui
 
 
 @contextlib.asynccontextmanager
-async def process(node: SimulatedNode, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the plugin; it must have ended when this is left."""
+async def process(
+    node: SimulatedNode, *more: str, gpus: Sequence[SimulatedGpu] | None = GPUS
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the plugin; it must have ended when this is left. Without `gpus` there is no driver."""
     state = node.folder / "nvml.json"
-    write_state(state, GPUS)
+    if gpus is not None:
+        write_state(state, gpus)
     kubeconfig = node.folder / "kubeconfig"
     kubeconfig.write_text(node.api.kubeconfig())
     arguments = {
