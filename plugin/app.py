@@ -13,30 +13,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from fracgpu.errors import UnavailableError
+from fracgpu.errors import FracgpuError, UnavailableError
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import GpuUuid
 from fracgpu.process.running import announce_ready
+from fracgpu.process.serving import HttpServer
 from fracgpu.quantities import Mib
 from plugin.deviceplugin import DevicePlugin
 from plugin.gpus.cards import Card
 from plugin.gpus.layout import check_unit
 from plugin.gpus.session import GpuSession
+from plugin.http import HttpApp
 from plugin.injection.injector import Injector
-from plugin.isolation.choosing import NodeMeans, make_isolation
+from plugin.isolation.choosing import NodeMeans, make_isolation, mps_daemon
 from plugin.isolation.driver_limit import DriverLimitNeeds, names_hook
 from plugin.isolation.mechanism import Isolation
 from plugin.isolation.mps import MpsNeeds, find_control
+from plugin.isolation.mps_daemon import MpsDaemon
 from plugin.isolation.preload import PreloadTemplate
 from plugin.kubelet.cgroups import PodCgroups
 from plugin.kubelet.podresources import PodResourcesClient
+from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.file import PluginFile
 from plugin.sharing.filewatch import FileWatch
 from plugin.sharing.wishes import NodeWish
 
 _PREPARE_SECONDS: Final = 30.0  # between two attempts to write what containers need to see their GPUs
+_LEFTOVER_SECONDS: Final = 5.0  # between two looks whether an MPS daemon of before may be ended
 _CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
 _logger = logging.getLogger(__name__)
@@ -55,10 +60,11 @@ async def serve(argv: Sequence[str], settings: PluginSettings, file: PluginFile,
         SettingError: a setting cannot be used on this node.
         UnavailableError: NVML does not answer.
     """
-    gpus = GpuSession()
+    gpus, metrics = GpuSession(), Metrics()
+    gpus.on_xid = metrics.xid
     try:
         while not stop.is_set():
-            life = _Life(argv, settings, file, gpus, stop)
+            life = _Life(argv, settings, file, gpus, metrics, stop)
             await life.run()
             settings, file = life.settings, life.file
     finally:
@@ -79,12 +85,14 @@ class _Life:
         settings: PluginSettings,
         file: PluginFile,
         gpus: GpuSession,
+        metrics: Metrics,
         stop: asyncio.Event,
     ) -> None:
         self._argv = argv
         self.settings = settings
         self.file = file
         self._gpus = gpus
+        self._metrics = metrics
         self._stop = stop
         self._changed = asyncio.Event()  # the file says something that another life has to follow
         self._plugin: DevicePlugin | None = None
@@ -98,6 +106,11 @@ class _Life:
             cgroups = PodCgroups(settings.cgroup_root)
             cgroups.check()
             preload = _preload(settings)
+            checks = {"device plugin": self._unready}
+            http = HttpApp(registry=self._metrics.registry, checks=checks)
+            server = HttpServer(http, host=settings.host, port=settings.port, tls_cert=None, tls_key=None)
+            await server.start()
+            closing.push_async_callback(server.stop)
             found = await self._unless_stopped(self._gpus.find(settings))
             if found is None:
                 return
@@ -118,17 +131,22 @@ class _Life:
                 client=client,
                 devices=devices,
                 cgroups=cgroups,
+                processes=partial(self._gpus.ask, "processes", self._gpus.nvml.processes),
+                metrics=self._metrics,
                 injector=injector,
                 isolate=lambda wish, on_change: self._isolate(wish, means, on_change),
             )
             closing.push_async_callback(plugin.stop)
             self._plugin = plugin
             self._gpus.on_problems = lambda: plugin.report(self._gpus.problems)
+            leftover = mps_daemon(means.mps, modes=_ComputeModes(self._gpus), on_change=lambda: None)
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(injection.run(), name="injection"),
-                    tasks.create_task(plugin.run(on_serving=self._announce), name="device plugin"),
+                    tasks.create_task(plugin.run(on_serving=partial(self._announce, server.url)), name="device plugin"),
                 ]
+                if leftover is not None:
+                    running.append(tasks.create_task(_end_leftover(leftover, plugin), name="MPS of before"))
                 if settings.config_file is not None:
                     running.append(tasks.create_task(self._follow_file(settings.config_file), name="file watch"))
                 await _first_of(self._stop, self._changed, plugin.outdated, self._gpus.changed)
@@ -200,8 +218,11 @@ class _Life:
         else:
             self._changed.set()
 
-    def _announce(self) -> None:
-        announce_ready(f"unix:{self.settings.kubelet_socket.parent}", ready_file=self.settings.ready_file)
+    def _announce(self, url: str) -> None:
+        announce_ready(url, ready_file=self.settings.ready_file)
+
+    def _unready(self) -> str:
+        return self._plugin.unready if self._plugin else "no GPUs were found yet"
 
 
 class _Injection:
@@ -239,6 +260,18 @@ class _ComputeModes:
 
     def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
         self._gpus.nvml.set_compute_mode(uuid, exclusive=exclusive)
+
+
+async def _end_leftover(daemon: MpsDaemon, plugin: DevicePlugin) -> None:
+    """End the MPS daemon of an earlier life, where this one has another isolation, as soon as nobody holds a GPU."""
+    while plugin.mechanism in ("", "mps") or not plugin.is_idle:
+        if plugin.mechanism == "mps":
+            return
+        await asyncio.sleep(_LEFTOVER_SECONDS)
+    try:
+        await daemon.end()
+    except FracgpuError as exc:
+        _logger.error("an MPS daemon that is no longer wanted cannot be ended", extra={"error": str(exc)})
 
 
 def _preload(settings: PluginSettings) -> PreloadTemplate | None:

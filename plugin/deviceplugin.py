@@ -7,7 +7,7 @@ given out twice after a restart.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
@@ -32,9 +32,12 @@ from plugin.kubelet.cgroups import PodCgroups
 from plugin.kubelet.podresources import PodResourcesClient
 from plugin.kubelet.registration import Registrar
 from plugin.kubelet.service import DevicePluginService, PluginServer
+from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.following import Sharing
 from plugin.sharing.wishes import NodeWish
+from plugin.usage.measuring import Processes
+from plugin.usage.watchdog import UsageWatchdog
 
 SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
 """Resource -> the name of its socket in the kubelet's folder."""
@@ -53,6 +56,8 @@ class DevicePlugin:
         client: the API server.
         devices: the kubelet's PodResources.
         cgroups: the pods' processes.
+        processes: asks NVML which processes use the GPUs.
+        metrics: what is counted.
         injector: lets containers see their GPUs; prepared already.
         isolate: makes what keeps containers within their shares, from what is wished for and a callback for changes.
     """
@@ -67,6 +72,8 @@ class DevicePlugin:
         client: KubeClient,
         devices: PodResourcesClient,
         cgroups: PodCgroups,
+        processes: Callable[[], Awaitable[Processes]],
+        metrics: Metrics,
         injector: Injector,
         isolate: Callable[[NodeWish, Callable[[], None]], Isolation],
     ) -> None:
@@ -76,6 +83,7 @@ class DevicePlugin:
         self._injector = injector
         self._isolate = isolate
         self._isolation: Isolation | None = None
+        self._knows_grants = False
         self._problems = problems
         self._node = NodeWatch(client, name, on_labels=lambda: self._sharing.refresh())
         self._policies = PolicyWatch(client, on_change=lambda: self._sharing.refresh())
@@ -103,14 +111,30 @@ class DevicePlugin:
             processes=cgroups,
             journal=self._journal,
             handout=self,
-            on_change=self._publisher.touch,
+            on_change=self._tell,
+        )
+        self._metrics = metrics
+        self._watchdog = UsageWatchdog(
+            client,
+            node=name,
+            spec=self._spec,
+            grants=self._book.grants,
+            pods=self._pods.alive,
+            cgroups=cgroups,
+            processes=processes,
+            metrics=metrics,
+            period_seconds=settings.usage_seconds,
+            evicts=settings.evict_overuse,
         )
         self._registrar = Registrar(
             settings.kubelet_socket,
             {
-                resource: PluginServer(DevicePluginService(self._desk, resource, self.inventory), folder / socket)
+                resource: PluginServer(
+                    DevicePluginService(self._desk, resource, self.inventory, metrics=metrics), folder / socket
+                )
                 for resource, socket in SOCKETS.items()
             },
+            on_registered=metrics.registration,
         )
         self.outdated = asyncio.Event()
         """Set when something has changed that only another life of the plugin can follow."""
@@ -129,7 +153,7 @@ class DevicePlugin:
             if not self._settings.allow_nvidia_device_plugin:
                 refuse_beside_nvidia(node)
             await self._policies.first()
-            self._isolation = self._isolate(self._sharing.wish, self._publisher.touch)
+            self._isolation = self._isolate(self._sharing.wish, self._tell)
             previous = await self._publisher.previous()
             if previous is not None:
                 self._pods.remember_ended(previous.status.ended_pods)
@@ -145,21 +169,42 @@ class DevicePlugin:
             if journaled is not None:
                 self._book.restore(journaled.grants, ids=journaled.ids)
             await self._desk.reconcile()
+            self._knows_grants = True
             self._desk.keep()  # not before: it replaces the old grants
             tasks.create_task(self._node.run(), name="node watch")
             tasks.create_task(self._policies.run(), name="policy watch")
             tasks.create_task(self._isolation.run(), name="isolation")
             tasks.create_task(self._publisher.run(), name="publisher")
             tasks.create_task(self._desk.run(), name="desk")
+            tasks.create_task(self._watchdog.run(), name="watchdog")
             await self._registrar.start()
             tasks.create_task(self._registrar.run(), name="registrar")
+            self._tell()
             on_serving()
+
+    @property
+    def mechanism(self) -> str:
+        """What keeps containers within their shares; empty while that is not known."""
+        return self._isolation.status.mechanism if self._isolation else ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds a share, as far as the grants are known."""
+        return self._knows_grants and not self._book.grants()
+
+    @property
+    def unready(self) -> str:
+        """What is missing until pods can be given GPUs here, in words; empty where nothing is."""
+        if not self.inventory.gpus:
+            return "no GPUs are offered yet"
+        unheard = self._registrar.unheard
+        return f"the kubelet does not listen for {unheard}" if unheard else ""
 
     def report(self, problems: Problems) -> None:
         """Take what is known of the GPUs' health now."""
         self._problems = problems
         if self.inventory.report(problems):
-            self._publisher.touch()
+            self._tell()
 
     def follow_rules(self, rules: Sequence[SharingSpec]) -> None:
         """Share by other rules of this node's file from now on."""
@@ -189,6 +234,14 @@ class DevicePlugin:
             sharing=self._sharing.status,
         )
 
+    def _tell(self) -> None:
+        """Tell everybody of another state of this node."""
+        self._publisher.touch()
+        self._metrics.gpus(self.inventory.spec)
+        self._metrics.grants(len(self._book.grants()))
+        self._metrics.isolation(self._isolation.status if self._isolation else None)
+        self._metrics.sharing(self._sharing.status)
+
     def _pod_ended(self) -> None:
         self._desk.wake()
 
@@ -199,4 +252,4 @@ class DevicePlugin:
             self.outdated.set()
         self.inventory.wish(wish.gpus)
         self._desk.wake()
-        self._publisher.touch()
+        self._tell()

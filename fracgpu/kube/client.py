@@ -1,4 +1,4 @@
-"""The requests that fracgpu makes of the API server, typed: get, list, watch, bind, apply.
+"""The requests that fracgpu makes of the API server, typed: get, list, watch, bind, evict, apply.
 
 Each is one attempt with a deadline; trying again is the caller's decision, who knows whether a repetition is safe
 (`KubeError.outcome_unknown`). Following a whole collection is `reflector`'s part.
@@ -157,6 +157,28 @@ class KubeClient:
         path = PODS.object_path(name, namespace=namespace, subresource="binding")
         query: Query = {"timeout": f"{int(timeout_seconds * 1000)}ms"}
         await self._connection.request("POST", path, query=query, body=body, timeout_seconds=timeout_seconds)
+
+    async def evict(self, *, namespace: str, name: str, uid: PodUid, timeout_seconds: float) -> None:
+        """Have a pod ended if its disruption budgets allow it.
+
+        Args:
+            namespace: the pod's.
+            name: the pod's.
+            uid: a precondition: another pod of the same name is refused with 409.
+            timeout_seconds: for the whole request.
+
+        Raises:
+            KubeError: 429 (a disruption budget does not allow it now), 404 (no such pod), 409 (another UID), 500 (it
+                has several budgets, which the API server does not support), or any other trouble.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        path = PODS.object_path(name, namespace=namespace, subresource="eviction")
+        await self._connection.request("POST", path, body=body, timeout_seconds=timeout_seconds)
 
     async def apply(
         self,

@@ -70,8 +70,9 @@ def _resource_list(api_version: str, resources: list[Resource]) -> JsonObject:
                     **common,
                     "name": f"{resource.plural}/{subresource}",
                     "singularName": "",
-                    "kind": resource.kind if is_status else "Binding",
+                    "kind": resource.kind if is_status else subresource.capitalize(),
                     "verbs": ["get", "patch", "update"] if is_status else ["create"],
+                    **({"group": "policy", "version": "v1"} if subresource == "eviction" else {}),
                 }
             )
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": entries}

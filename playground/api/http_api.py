@@ -130,6 +130,9 @@ class HttpApi:
         if address.subresource == "binding":
             if request.method == "POST":
                 return await self._bind(request, address)
+        elif address.subresource == "eviction":
+            if request.method == "POST":
+                return await self._evict(request, address)
         elif address.name:
             if request.method == "GET":
                 return _json(self._registry.get(address.key))
@@ -217,6 +220,11 @@ class HttpApi:
         if answer == "lost":
             self._hang_up(request)
             await asyncio.sleep(0)  # the connection is gone before anything could be written to it
+        return _json(_success({"code": 201}), code=201)
+
+    async def _evict(self, request: Request, address: Address) -> Response:
+        eviction = _decode(await request.body(), address.resource)
+        self._registry.evict(address.key, eviction, dry_run=_is_dry_run(request))
         return _json(_success({"code": 201}), code=201)
 
     def _list(self, request: Request, address: Address) -> Response:

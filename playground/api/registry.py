@@ -18,6 +18,7 @@ import msgspec
 from playground.api.admission import Admission, Operation
 from playground.api.binding import bound_pod
 from playground.api.errors import bad_request, expired, invalid, invalid_value, stale, wrong_uid
+from playground.api.eviction import budget_after, check_eviction
 from playground.api.patches import apply_owned, owned_fields
 from playground.api.pod_defaults import default_pod, qos_class
 from playground.api.resources import NODES, PODDISRUPTIONBUDGETS, PODS, RESOURCES, Key, Resource
@@ -249,6 +250,23 @@ class Registry:
         store = self._store.scratch() if dry_run else self._store
         bound = bound_pod(key, store.get(key), binding, time=timestamp(self._clock()))
         store.bind(key, bound)
+
+    def evict(self, key: Key, eviction: JsonObject, *, dry_run: bool = False) -> None:
+        """Begin to delete a pod if its disruption budget allows it, and use up one of the disruptions that it allows.
+
+        Raises:
+            ApiStatusError: 400, 404, 409, 429 or 500, see ``eviction``.
+        """
+        store = self._store.scratch() if dry_run else self._store
+        uid, grace_seconds = check_eviction(key, eviction)
+        pod = store.get(key)
+        if uid and uid != pod["metadata"]["uid"]:
+            raise wrong_uid(key, wanted=uid, actual=pod["metadata"]["uid"])
+        budgets = store.list(PODDISRUPTIONBUDGETS.plural).values()
+        after = budget_after(pod, budgets, time=timestamp(self._clock()))
+        if after is not None:
+            store.update(Key(PODDISRUPTIONBUDGETS.plural, key.namespace, after["metadata"]["name"]), after)
+        store.delete(key, grace_seconds=grace_seconds)
 
     async def _admit(
         self, pod: JsonObject, *, operation: Operation, old: JsonObject | None, dry_run: bool

@@ -8,7 +8,7 @@ the newest registration too.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,9 +36,13 @@ class Registrar:
     Args:
         kubelet: the socket at which plugins register; ours lie beside it.
         servers: resource -> its server, not started yet.
+        on_registered: called with each resource that was registered.
     """
 
-    def __init__(self, kubelet: Path, servers: Mapping[str, PluginServer]) -> None:
+    def __init__(
+        self, kubelet: Path, servers: Mapping[str, PluginServer], *, on_registered: Callable[[str], None]
+    ) -> None:
+        self._on_registered = on_registered
         self._socket = kubelet
         self._servers = servers
         self._kubelet: tuple[int, int] | None = None  # identity of the kubelet.sock that we registered at
@@ -69,6 +73,11 @@ class Registrar:
         for server in self._servers.values():
             await server.stop()
 
+    @property
+    def unheard(self) -> str:
+        """The resources that no kubelet listens to, as text; empty where it listens to all."""
+        return ", ".join(resource for resource, server in self._servers.items() if not server.service.watchers)
+
     async def _check(self) -> None:
         kubelet = _identity(self._socket)
         if kubelet is None:
@@ -98,6 +107,7 @@ class Registrar:
             reason = exc.details() if isinstance(exc, aio.AioRpcError) else exc
             raise UnavailableError(f"the kubelet does not take {resource}: {reason}") from exc
         self._registered_at[resource] = time.monotonic()
+        self._on_registered(resource)
         _logger.info("registered", extra={"resource": resource})
 
 

@@ -35,6 +35,7 @@ from plugin.gpus.inventory import Inventory
 from plugin.gpus.layout import device_list
 from plugin.granting.desk import Desk
 from plugin.handout import Edits
+from plugin.metrics import Metrics
 
 HANDLER_SECONDS: Final = 5.0
 """The longest an answer may take; each thing it may wait for has a limit of 1 s."""
@@ -54,10 +55,11 @@ class DevicePluginService(DevicePluginServicer):
         watchers: how many ListAndWatch streams are open; with none the kubelet does not know this plugin.
     """
 
-    def __init__(self, desk: Desk, resource: str, inventory: Inventory) -> None:
+    def __init__(self, desk: Desk, resource: str, inventory: Inventory, *, metrics: Metrics) -> None:
         self._desk = desk
         self._resource = resource
         self._inventory = inventory
+        self._metrics = metrics
         self.watchers = 0
 
     async def GetDevicePluginOptions(self, request: Empty, context: _Context) -> DevicePluginOptions:
@@ -89,22 +91,23 @@ class DevicePluginService(DevicePluginServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"fracgpu: {asked.allocation_size} devices cannot be chosen"
             )
-        ids = await _answered(
-            context,
-            self._desk.prefer(
-                self._resource,
-                available=asked.available_deviceIDs,
-                must_include=asked.must_include_deviceIDs,
-                size=asked.allocation_size,
-            ),
+        answer = self._desk.prefer(
+            self._resource,
+            available=asked.available_deviceIDs,
+            must_include=asked.must_include_deviceIDs,
+            size=asked.allocation_size,
         )
+        with self._metrics.timing("prefer", self._resource):
+            ids = await self._answered(context, answer)
         return PreferredAllocationResponse(container_responses=[ContainerPreferredAllocationResponse(deviceIDs=ids)])
 
     async def Allocate(self, request: AllocateRequest, context: _Context) -> AllocateResponse:
         """Let the container under admission see the GPUs of its devices."""
         if len(request.container_requests) != 1:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
-        edits = await _answered(context, self._desk.allocate(self._resource, request.container_requests[0].devices_ids))
+        answer = self._desk.allocate(self._resource, request.container_requests[0].devices_ids)
+        with self._metrics.timing("allocate", self._resource):
+            edits = await self._answered(context, answer)
         return AllocateResponse(container_responses=[_response(edits)])
 
     async def PreStartContainer(
@@ -112,6 +115,26 @@ class DevicePluginService(DevicePluginServicer):
     ) -> PreStartContainerResponse:
         """Never asked for: it would fail every restart of a container while this plugin is down."""
         return PreStartContainerResponse()
+
+    async def _answered(self, context: _Context, answer: Awaitable[_T]) -> _T:
+        """Wait for an answer; whatever goes wrong becomes a gRPC error with a sentence."""
+        try:
+            async with asyncio.timeout(HANDLER_SECONDS):
+                return await answer
+        except FracgpuError as exc:
+            self._metrics.refusal(exc.reason)
+            _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc)})
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"fracgpu: {exc}")
+        except TimeoutError:
+            self._metrics.refusal("Timeout")
+            _logger.error("no answer in time", extra={"seconds": HANDLER_SECONDS})
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"fracgpu: no answer within {HANDLER_SECONDS} s")
+        except Exception:
+            # The last line of defence: grpc would answer with the exception's text alone, and nobody would see where.
+            self._metrics.refusal("Defect")
+            _logger.exception("defect")
+            await context.abort(grpc.StatusCode.INTERNAL, "fracgpu: a defect of the device plugin; its log says where")
+        raise AssertionError("abort always raises")
 
 
 class PluginServer:
@@ -175,21 +198,3 @@ def _response(edits: Edits) -> ContainerAllocateResponse:
 
 
 _ONE_AT_A_TIME: Final = "fracgpu answers for one container at a time, as the kubelet asks"
-
-
-async def _answered(context: _Context, answer: Awaitable[_T]) -> _T:
-    """Wait for an answer; whatever goes wrong becomes a gRPC error with a sentence."""
-    try:
-        async with asyncio.timeout(HANDLER_SECONDS):
-            return await answer
-    except FracgpuError as exc:
-        _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc)})
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"fracgpu: {exc}")
-    except TimeoutError:
-        _logger.error("no answer in time", extra={"seconds": HANDLER_SECONDS})
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"fracgpu: no answer within {HANDLER_SECONDS} s")
-    except Exception:
-        # The last line of defence: grpc would answer with the exception's text alone, and nobody would see where.
-        _logger.exception("defect")
-        await context.abort(grpc.StatusCode.INTERNAL, "fracgpu: a defect of the device plugin; its log says where")
-    raise AssertionError("abort always raises")

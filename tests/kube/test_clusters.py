@@ -1,12 +1,14 @@
 """The client and the reflector against the playground's API server and a real kube-apiserver."""
 
 import asyncio
+import io
 import json
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ import pytest
 
 from fracgpu.kube.client import EventKind, KubeClient
 from fracgpu.kube.errors import KubeError
+from fracgpu.kube.events import PodEvent, write_event
 from fracgpu.kube.resources import PODS
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import Pod
 from playground.api.apiserver import ApiServer
 from tests.kube.following import PATIENCE_SECONDS, Follower, running
 from tests.realcluster import RealControlPlane, missing_binaries
+
+MERGE = "application/merge-patch+json"
 
 
 @dataclass
@@ -47,6 +52,41 @@ class Cluster:
             body = {"gracePeriodSeconds": 0}
             async with session.delete(self.url + path, json=body, ssl=self.context or True) as response:
                 assert response.status == 200
+
+    async def send(self, method: str, path: str, body: object, *, kind: str = "application/json") -> Any:
+        """What an administrator or a controller does."""
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.request(
+                method, self.url + path, data=io.BytesIO(json.dumps(body).encode()), ssl=self.context or True
+            ) as response,
+        ):
+            answer = await response.json()
+            assert response.ok, answer
+            return answer
+
+    async def run_pod(self, name: str, *, app: str) -> Pod:
+        """Have a bound pod that runs and is ready, as far as its status says."""
+        pod = await self.create(name, labels={"app": app})
+        await self.bind(name, pod.uid)
+        path = f"/api/v1/namespaces/default/pods/{name}/status"
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        await self.send("PATCH", path, {"status": status}, kind=MERGE)
+        return pod
+
+    async def budget(self, name: str, *, app: str, allowed: int) -> Any:
+        """Have a disruption budget for these pods, with what its controller would write."""
+        path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+        spec = {"maxUnavailable": allowed, "selector": {"matchLabels": {"app": app}}}
+        body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": spec}
+        await self.send("POST", path, body)
+        counts = {"disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+        status = {"status": counts | {"observedGeneration": 1}}
+        return await self.send("PATCH", f"{path}/{name}/status", status, kind=MERGE)
+
+    async def evict(self, pod: Pod) -> None:
+        await self.kube.evict(namespace="default", name=pod.metadata.name, uid=pod.uid, timeout_seconds=5)
 
     async def bind(self, name: str, uid: PodUid, *, timeout_seconds: float = 5) -> None:
         await self.kube.bind(
@@ -122,6 +162,78 @@ async def test_apply_gives_up_what_it_leaves_out(cluster: Cluster) -> None:
     await cluster.create("applied", annotations={"a": "1", "b": "2"})
     pod = await cluster.create("applied", annotations={"b": "3"})
     assert pod.annotations == {"b": "3"}
+
+
+async def test_an_eviction_begins_the_deletion_of_that_very_pod(cluster: Cluster) -> None:
+    pod = await cluster.run_pod("evicted", app="evicted")
+    with pytest.raises(KubeError) as caught:
+        await cluster.kube.evict(namespace="default", name="evicted", uid=PodUid("another"), timeout_seconds=5)
+    assert (caught.value.status, caught.value.kube_reason) == (409, "Conflict")
+    await cluster.evict(pod)
+    found = await cluster.kube.get(PODS, "evicted", namespace="default")
+    assert found.metadata.deletion_timestamp is not None
+    with pytest.raises(KubeError) as caught:
+        await cluster.kube.evict(namespace="default", name="absent", uid=pod.uid, timeout_seconds=5)
+    assert caught.value.status == 404
+
+
+async def test_an_eviction_respects_the_disruption_budget(cluster: Cluster) -> None:
+    one, two = await cluster.run_pod("guarded-1", app="guarded"), await cluster.run_pod("guarded-2", app="guarded")
+    await cluster.budget("guarded", app="guarded", allowed=1)
+    await cluster.evict(one)
+    with pytest.raises(KubeError, match="violate the pod's disruption budget") as caught:
+        await cluster.evict(two)
+    assert (caught.value.status, caught.value.kube_reason) == (429, "TooManyRequests")
+    found = await cluster.kube.get(PODS, "guarded-2", namespace="default")
+    assert found.metadata.deletion_timestamp is None
+
+
+async def test_a_pod_with_two_budgets_cannot_be_evicted(cluster: Cluster) -> None:
+    pod = await cluster.run_pod("twice", app="twice")
+    for name in ("twice-1", "twice-2"):
+        await cluster.budget(name, app="twice", allowed=1)
+    with pytest.raises(KubeError, match="more than one PodDisruptionBudget") as caught:
+        await cluster.evict(pod)
+    assert caught.value.status == 500
+
+
+async def test_an_event_said_again_is_one_object_that_counts(cluster: Cluster) -> None:
+    pod = await cluster.create("watched")
+    first = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
+    for count in (1, 2):
+        event = PodEvent(
+            namespace="default",
+            pod="watched",
+            uid=pod.uid,
+            reason="Tested",
+            message=f"said {count} times",
+            count=count,
+            first=first,
+            last=first + timedelta(minutes=count),
+        )
+        await write_event(cluster.kube, event, component="test", node=NodeName("node-1"), timeout_seconds=5)
+    # As kubectl describe asks.
+    selector = f"involvedObject.kind%3DPod,involvedObject.name%3Dwatched,involvedObject.uid%3D{pod.uid}"
+    listed = await cluster.send("GET", f"/api/v1/namespaces/default/events?fieldSelector={selector}", None)
+    assert [(one["reason"], one["message"], one["count"], one["type"]) for one in listed["items"]] == [
+        ("Tested", "said 2 times", 2, "Warning")
+    ]
+    found = listed["items"][0]
+    assert (found["firstTimestamp"], found["lastTimestamp"]) == ("2026-11-21T10:00:00Z", "2026-11-21T10:02:00Z")
+    assert found["source"] == {"component": "test", "host": "node-1"}
+
+
+def test_an_event_has_a_name_that_the_api_server_takes() -> None:
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+
+    def name(pod: str, uid: str, reason: str) -> str:
+        return PodEvent("default", pod, PodUid(uid), reason, "", count=1, first=moment, last=moment).name
+
+    names = {name("a", "1", "X"), name("a", "2", "X"), name("a", "1", "Y"), name("b", "1", "X")}
+    assert len(names) == 4
+    longest = name("a" * 235 + "-" + "b" * 17, "1", "X")
+    assert len(longest) <= 253
+    assert "-." not in longest
 
 
 async def test_pages_are_one_consistent_list(cluster: Cluster) -> None:

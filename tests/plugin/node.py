@@ -22,7 +22,9 @@ from plugin.injection.injector import Injector
 from plugin.isolation.none import Advisory
 from plugin.kubelet.cgroups import PodCgroups
 from plugin.kubelet.podresources import PodResourcesClient
+from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
+from plugin.usage.measuring import Processes
 from tests.plugin.builders import make_spec, pod_object
 
 NODE = NodeName("node-1")
@@ -113,6 +115,8 @@ class SimulatedNode:
             client=client,
             devices=devices,
             cgroups=PodCgroups(self.cgroup_root),
+            processes=_no_processes,
+            metrics=Metrics(),
             injector=Injector(
                 strategies=settings.device_list_strategy,
                 id_strategy=settings.device_id_strategy,
@@ -167,6 +171,10 @@ class SimulatedNode:
     async def until_granted(self, *uids: PodUid) -> Object:
         """Wait until the published grants are exactly these pods'; returns the GPUNode."""
         return await self.until("gpunodes", NODE, lambda node: "status" in node and {*granted(node)} == {*uids})
+
+
+async def _no_processes() -> Processes:
+    return {}
 
 
 def granted(node: Object) -> dict[PodUid, dict[str, Any]]:

@@ -68,6 +68,21 @@ def test_a_root_that_is_not_there_is_an_error_at_start(tmp_path: Path) -> None:
         PodCgroups(tmp_path / "file").check()
 
 
+def test_cgroup_v1_without_the_hosts_processes_is_refused(tmp_path: Path) -> None:
+    """There every pod would look as if it had ended."""
+    proc = tmp_path / "proc"
+    (proc / "ns").mkdir(parents=True)
+    (proc / "ns" / "pid").touch()  # not the inode of the host's
+    root = tmp_path / "cgroup"
+    (root / "memory" / "kubepods").mkdir(parents=True)
+    line = f"36 35 0:31 / {root}/memory rw,nosuid shared:9 - {{}} cgroup rw,memory\n"
+    (proc / "mountinfo").write_text(line.format("cgroup2"))
+    PodCgroups(root, proc=proc).check()
+    (proc / "mountinfo").write_text(line.format("cgroup"))
+    with pytest.raises(SettingError, match="hostPID: true"):
+        PodCgroups(root, proc=proc).check()
+
+
 ID = "4f1c" * 16
 SANDBOX = "9d2e" * 16
 SYSTEMD = f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice"

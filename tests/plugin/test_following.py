@@ -72,7 +72,9 @@ async def test_a_policy_for_labels_that_the_node_gets_and_one_that_contradicts_i
         await node.cluster.patch("nodes", NODE, {"metadata": {"labels": {"pool": "small"}}})
         await allocatable(node, seats=16)
         await node.cluster.create("sharingpolicies", policy("second", nodeSelector=selector, replicas=5))
-        shown = await node.until("gpunodes", NODE, lambda found: bool(found["status"]["sharing"]["problems"]))
+        shown = await node.until(
+            "gpunodes", NODE, lambda found: bool(found.get("status", {}).get("sharing", {}).get("problems"))
+        )
         (problem, *_) = shown["status"]["sharing"]["problems"]
         assert (problem["policy"], problem["reason"]) == ("second", "Conflict")
         assert "first" in problem["message"]
@@ -116,7 +118,7 @@ async def test_a_lost_gpu_takes_only_its_own_shares_and_they_come_back(node: Sim
         assert "healthy" not in gpu_of(shown, B)
         refused = await node.create("refused", {"main": [Share(A, 8)]})
         await node.until_phase("refused", "Failed")
-        beside = await node.create("beside", {"main": [Share(B, 8)]})
+        await node.create("beside", {"main": [Share(B, 8)]})
         await node.until_phase("beside", "Running")
         assert node.kubelet.container(running, "main").exit_code is None
         assert refused not in {uid for uid, _ in node.kubelet.held_device_ids()}

@@ -76,7 +76,6 @@ async def test_metrics_are_prometheus_text() -> None:
     metrics.isolation(IsolationStatus("mps", enforced=True))
     metrics.refusal("NoRoom")
     metrics.registration("fracgpu.io/memory")
-    metrics.trouble("kubelet")
     metrics.grants(3)
     with metrics.timing("allocate", "fracgpu.io/memory"), pytest.raises(ZeroDivisionError):
         raise ZeroDivisionError
@@ -99,7 +98,6 @@ async def test_metrics_are_prometheus_text() -> None:
         ("isolation_info", "true", "mps"): 1,
         ("refusals_total", "NoRoom"): 1,
         ("registrations_total", "fracgpu.io/memory"): 1,
-        ("trouble_total", "kubelet"): 1,
         ("grants",): 3,
         ("call_duration_seconds_count", "allocate", "fracgpu.io/memory"): 1,
         ("evictions_total", "blocked"): 0,

@@ -20,6 +20,7 @@ from fracgpu.plans import Share
 from fracgpu.quantities import Mib
 from plugin.handout import DeviceNode, Edits, Mount
 from plugin.kubelet.service import DevicePluginService, PluginServer
+from plugin.metrics import Metrics
 from plugin.sharing.wishes import GpuWish
 from tests.plugin.builders import A, B, listed, make_pod, units
 from tests.plugin.test_desk import World
@@ -39,7 +40,7 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     """One pod waits for 8 units of B."""
     world = World(pods=[make_pod("one", {"main": [Share(B, 8)]})], listing=[listed("one", {"main": []})])
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory)
+    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory, metrics=Metrics())
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()

@@ -20,6 +20,7 @@ from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
 from plugin.kubelet.service import DevicePluginService, PluginServer
+from plugin.metrics import Metrics
 from tests.plugin.builders import B, listed, make_gpu, make_pod, make_spec, units
 from tests.plugin.test_desk import World
 from tests.plugin.test_service import allocation, preference
@@ -31,7 +32,7 @@ SPEC = make_spec(make_gpu(B, units=640))
 
 @asynccontextmanager
 async def plugin_for(world: World) -> AsyncIterator[Any]:
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory)
+    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory, metrics=Metrics())
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()
