@@ -139,7 +139,7 @@ class GpuNode(Struct, frozen=True, rename="camel"):
 
 
 def written(part: GpuNodeSpec | GpuNodeStatus) -> dict[str, Any]:
-    """A part of the object as JSON to be written: without what is unknown, because null is a value to the API server."""
+    """A part of the object as JSON to be written, without what is unknown: null is a value to the API server."""
     found: dict[str, Any] = _without_null(msgspec.to_builtins(part))
     return found
 

@@ -38,7 +38,7 @@ from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.file import PluginFile
 from plugin.sharing.filewatch import FileWatch
-from plugin.sharing.wishes import NodeWish
+from plugin.wishes import NodeWish
 
 _PREPARE_SECONDS: Final = 30.0  # between two attempts to write what containers need to see their GPUs
 _LEFTOVER_SECONDS: Final = 5.0  # between two looks whether an MPS daemon of before may be ended

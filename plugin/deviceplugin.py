@@ -35,9 +35,9 @@ from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.following import Sharing
-from plugin.sharing.wishes import NodeWish
 from plugin.usage.measuring import Processes
 from plugin.usage.watchdog import UsageWatchdog
+from plugin.wishes import NodeWish
 
 SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
 """Resource -> the name of its socket in the kubelet's folder."""

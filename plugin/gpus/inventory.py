@@ -15,7 +15,7 @@ from fracgpu.names import GpuUuid
 from fracgpu.quantities import Mib
 from plugin.gpus.cards import Card
 from plugin.gpus.layout import Problems, check_message_size, settle, wanted_spec, with_problems
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 
 _logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib, capacity_units, format_mib, seat_units
 from plugin.gpus.cards import Card
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 
 RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
 MAX_MESSAGE_BYTES: Final = 3 * 2**20

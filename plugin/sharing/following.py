@@ -9,7 +9,7 @@ from fracgpu.quantities import Mib
 from fracgpu.sharing import IsolationChoice, SharingPolicy, SharingSpec
 from plugin.gpus.cards import Card
 from plugin.sharing.resolving import resolve
-from plugin.sharing.wishes import NodeWish
+from plugin.wishes import NodeWish
 
 _logger = logging.getLogger(__name__)
 

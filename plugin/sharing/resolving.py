@@ -16,7 +16,7 @@ from fracgpu.selectors import matches_model
 from fracgpu.sharing import GpuRule, IsolationChoice, SharingPolicy, SharingSpec
 from plugin.gpus.cards import Card
 from plugin.sharing.weighing import Complaints, Saying, Source, pick
-from plugin.sharing.wishes import GpuWish, NodeWish
+from plugin.wishes import GpuWish, NodeWish
 
 MAX_POLICIES: Final = 256
 """Names of policies of one node: its GPUNode is an object of bounded size."""

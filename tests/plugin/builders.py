@@ -16,7 +16,7 @@ from fracgpu.quantities import Mib, seat_units
 from plugin.gpus.cards import Card
 from plugin.gpus.inventory import Inventory
 from plugin.granting.listing import ListedPod
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 
 UNIT = Mib(512)
 A, B, C = (GpuUuid(f"GPU-{letter}") for letter in "abc")

@@ -19,7 +19,7 @@ from plugin.granting.book import DeviceIds, GrantBook
 from plugin.granting.desk import Desk
 from plugin.granting.listing import ListedPod, Listing
 from plugin.handout import Edits, LentShare
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 from tests.plugin.builders import A, B, listed, make_inventory, make_pod, make_spec, seat_share, seats, units
 
 ONE = make_pod("one", {"main": [Share(B, 8)]}, created="2026-11-21T00:00:01Z")

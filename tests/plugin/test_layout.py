@@ -11,7 +11,7 @@ from fracgpu.plans import Share
 from fracgpu.quantities import Mib
 from plugin.gpus.cards import Card, MigPlace
 from plugin.gpus.layout import MAX_MESSAGE_BYTES, check_message_size, device_list, settle, shares_of, wanted_spec
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 from tests.plugin.builders import A, B, make_gpu, make_spec, seats, units
 
 CARD = Card(A, 0, "NVIDIA L4", Mib(23034), numa_node=1)

@@ -21,7 +21,7 @@ from fracgpu.quantities import Mib
 from plugin.handout import DeviceNode, Edits, Mount
 from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.metrics import Metrics
-from plugin.sharing.wishes import GpuWish
+from plugin.wishes import GpuWish
 from tests.plugin.builders import A, B, listed, make_pod, units
 from tests.plugin.test_desk import World
 

@@ -14,7 +14,7 @@ from fracgpu.quantities import Mib
 from fracgpu.sharing import GpuRule, LabelSelector, SharingPolicy, SharingSpec
 from plugin.gpus.cards import Card, MigPlace
 from plugin.sharing.resolving import resolve
-from plugin.sharing.wishes import GpuWish, NodeWish
+from plugin.wishes import GpuWish, NodeWish
 
 UNIT = Mib(512)
 A100, T4, MIG = GpuUuid("GPU-a100"), GpuUuid("GPU-t4"), GpuUuid("MIG-1")
