@@ -1,6 +1,6 @@
 """What our own CDI specification says: values in, a JSON object out.
 
-The form is that of the CDI (https://github.com/cncf-tags/container-device-interface), in the oldest version that has
+The form is that of the CDI (cncf-tags/container-device-interface, SPEC.md), in the oldest version that has
 all that is used, because runtimes refuse versions that they do not know.
 """
 
