@@ -34,6 +34,7 @@ class Claim:
         size: how many device IDs, over all GPUs.
         gpus: over how many GPUs they are split evenly; of no meaning with a plan.
         planned: GPU -> device IDs on it, by the pod's plan; empty for a pod without a plan.
+        units: GPU -> memory units of it, by the pod's plan, also where it counts in seats; empty without a plan.
         unit: the memory unit, in MiB, of the plan; None without a plan.
         replicas: only GPUs with this replica count will do; None where any will.
         problem: why this pod can have nothing; empty for a sound claim.
@@ -45,6 +46,7 @@ class Claim:
     size: int = 0
     gpus: int = 1
     planned: Mapping[GpuUuid, int] = field(default_factory=dict)
+    units: Mapping[GpuUuid, int] = field(default_factory=dict)
     unit: Mib | None = None
     replicas: int | None = None
     problem: str = ""
@@ -140,6 +142,7 @@ def _planned(pod: Pod, text: str) -> Iterable[Claim]:
             size=sum(planned.values()),
             gpus=len(planned),
             planned=planned,
+            units={share.gpu: share.units for share in shares},
             unit=plan.unit,
         )
 

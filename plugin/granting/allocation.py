@@ -12,7 +12,7 @@ from fracgpu.errors import NoRoomError
 from fracgpu.gpunodes import Gpu
 from fracgpu.names import RESOURCE_MEMORY, GpuUuid
 from fracgpu.plans import Share
-from fracgpu.quantities import Mib
+from fracgpu.quantities import Mib, seat_units
 from plugin.granting.admission import AdmissionError, Claim
 from plugin.granting.book import GrantBook
 from plugin.granting.wording import amount, amounts
@@ -29,6 +29,11 @@ def room(gpu: Gpu, used: Share, resource: str) -> int:
     if not used.units:
         return max(0, free_seats)  # up to the whole GPU, with the units that do not divide evenly
     return max(0, min(free_seats, free_units // (gpu.units // gpu.replicas)))
+
+
+def seat_units_of(gpu: Gpu, seats: int) -> int:
+    """The memory units that seats of a GPU take with them."""
+    return seat_units(seats, replicas=gpu.replicas, units=gpu.units)
 
 
 def lingering(ended: Collection[str]) -> str:
@@ -116,6 +121,15 @@ def _check_shape(claim: Claim, given: Mapping[GpuUuid, int], gpus: Mapping[GpuUu
                 f"{who} is planned with {amounts(claim.planned, claim.resource)}, and the kubelet "
                 f"chose {found}; {_NEXT}"
             )
+        for uuid, count in given.items():
+            gpu, meant = gpus[uuid], claim.units[uuid]
+            units = meant if claim.resource == RESOURCE_MEMORY else seat_units_of(gpu, count)
+            if units != meant:
+                raise AdmissionError(
+                    f"{who} is planned with {amount(count, claim.resource)} of {uuid} that were "
+                    f"{amount(meant, RESOURCE_MEMORY)} then and are {units} now: it was divided anew, into "
+                    f"{gpu.replicas} seats, in between; {_NEXT}"
+                )
         return
     share = claim.size // claim.gpus
     if len(given) != claim.gpus or any(count != share for count in given.values()):

@@ -46,6 +46,11 @@ def other(name: str = "other") -> Pod:
         "units of another size": Case(
             make_pod("x", {"main": [Share(A, 8)]}, unit=Mib(256)), units(A, 8), "planned in units of 256 MiB"
         ),
+        "seats of another size": Case(
+            make_pod("x", {"main": [seat_share(A, 1, replicas=2)]}),
+            seats(A, 1),
+            f"planned with 1 seat of {A} that were 40 units then and are 20 now: it was divided anew, into 4 seats",
+        ),
         "not ours": Case(ASKS_8, [*units(A, 7), "GPU-a-17"], "not one of fracgpu's", DeviceIdError),
         "seats instead of units": Case(ASKS_8, seats(A, 8), "is not one of the 80 units"),
         "a number that does not exist": Case(ASKS_8, units(A, 8, start=76), "::m8"),
