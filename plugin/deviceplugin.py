@@ -8,11 +8,10 @@ given out twice after a restart.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
 
 from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.client import KubeClient
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, NodeName
+from fracgpu.names import GpuUuid, NodeName
 from fracgpu.quantities import Mib
 from fracgpu.sharing import SharingSpec
 from plugin.cluster.node import NodeWatch, refuse_beside_nvidia
@@ -29,18 +28,14 @@ from plugin.handout import Edits, LentShare
 from plugin.injection.injector import Injector
 from plugin.isolation.mechanism import Isolation
 from plugin.kubelet.cgroups import PodCgroups
+from plugin.kubelet.front import KubeletFront
 from plugin.kubelet.podresources import PodResourcesClient
-from plugin.kubelet.registration import Registrar
-from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.following import Sharing
 from plugin.usage.measuring import Processes
 from plugin.usage.watchdog import UsageWatchdog
 from plugin.wishes import NodeWish
-
-SOCKETS: Final = {RESOURCE_MEMORY: "fracgpu-memory.sock", RESOURCE_REPLICA: "fracgpu-replica.sock"}
-"""Resource -> the name of its socket in the kubelet's folder."""
 
 _logger = logging.getLogger(__name__)
 
@@ -78,12 +73,11 @@ class DevicePlugin:
         isolate: Callable[[NodeWish, Callable[[], None]], Isolation],
     ) -> None:
         name = NodeName(settings.node_name)
-        folder = settings.kubelet_socket.parent
         self._settings = settings
         self._injector = injector
         self._isolate = isolate
         self._isolation: Isolation | None = None
-        self._knows_grants = False
+        self._serves = False  # and so knows the grants
         self._problems = problems
         self._node = NodeWatch(client, name, on_labels=lambda: self._sharing.refresh())
         self._policies = PolicyWatch(client, on_change=lambda: self._sharing.refresh())
@@ -102,7 +96,7 @@ class DevicePlugin:
         self._book = GrantBook(self.inventory.gpus)
         self._publisher = Publisher(client, name, spec=self._spec, status=self._status)
         self._pods = PodWatch(client, name, on_end=self._pod_ended, on_progress=self._publisher.progressed)
-        self._journal = GrantJournal(folder)
+        self._journal = GrantJournal(settings.kubelet_socket.parent)
         self._desk = Desk(
             self.inventory,
             self._book,
@@ -126,27 +120,19 @@ class DevicePlugin:
             period_seconds=settings.usage_seconds,
             evicts=settings.evict_overuse,
         )
-        self._registrar = Registrar(
-            settings.kubelet_socket,
-            {
-                resource: PluginServer(
-                    DevicePluginService(self._desk, resource, self.inventory, metrics=metrics), folder / socket
-                )
-                for resource, socket in SOCKETS.items()
-            },
-            on_registered=metrics.registration,
-        )
         self.outdated = asyncio.Event()
         """Set when something has changed that only another life of the plugin can follow."""
 
-    async def run(self, *, on_serving: Callable[[], None]) -> None:
-        """Learn what is granted, then serve the kubelet until cancelled.
+    async def run(self, front: KubeletFront, *, prepared: asyncio.Event, may_serve: asyncio.Event) -> None:
+        """Learn what is granted, then answer the kubelet until cancelled.
 
         Args:
-            on_serving: called when the kubelet can be answered.
+            front: what the kubelet sees.
+            prepared: set when all has been learned that others have to tell.
+            may_serve: awaited then: whoever served before has ended, and grants nothing any more.
 
         Raises:
-            ExceptionGroup: of a SettingError where a setting cannot be used on this node, or a socket cannot be made.
+            ExceptionGroup: of a SettingError where a setting cannot be used on this node.
         """
         async with asyncio.TaskGroup() as tasks:
             node = await self._node.first()
@@ -159,6 +145,10 @@ class DevicePlugin:
                 self._pods.remember_ended(previous.status.ended_pods)
             tasks.create_task(self._pods.run(), name="pod watch")
             await self._pods.synced()
+            tasks.create_task(self._node.run(), name="node watch")
+            tasks.create_task(self._policies.run(), name="policy watch")
+            prepared.set()
+            await may_serve.wait()
             # Both: the journal was written first, and by nobody else; the GPUNode survives the loss of a disk.
             journaled = self._journal.read()
             before = journaled or previous
@@ -169,18 +159,14 @@ class DevicePlugin:
             if journaled is not None:
                 self._book.restore(journaled.grants, ids=journaled.ids)
             await self._desk.reconcile()
-            self._knows_grants = True
+            self._serves = True
             self._desk.keep()  # not before: it replaces the old grants
-            tasks.create_task(self._node.run(), name="node watch")
-            tasks.create_task(self._policies.run(), name="policy watch")
             tasks.create_task(self._isolation.run(), name="isolation")
             tasks.create_task(self._publisher.run(), name="publisher")
             tasks.create_task(self._desk.run(), name="desk")
             tasks.create_task(self._watchdog.run(), name="watchdog")
-            await self._registrar.start()
-            tasks.create_task(self._registrar.run(), name="registrar")
+            front.attach(self._desk, self.inventory)
             self._tell()
-            on_serving()
 
     @property
     def mechanism(self) -> str:
@@ -190,15 +176,16 @@ class DevicePlugin:
     @property
     def is_idle(self) -> bool:
         """Whether nobody holds a share, as far as the grants are known."""
-        return self._knows_grants and not self._book.grants()
+        return self._serves and not self._book.grants()
 
     @property
     def unready(self) -> str:
-        """What is missing until pods can be given GPUs here, in words; empty where nothing is."""
+        """Why no pod can be given a GPU here, in words; empty where one can."""
+        if not self._serves:
+            return "it is not known yet what is granted on this node"
         if not self.inventory.gpus:
-            return "no GPUs are offered yet"
-        unheard = self._registrar.unheard
-        return f"the kubelet does not listen for {unheard}" if unheard else ""
+            return "this node has no GPU that is to be shared"
+        return ""
 
     def report(self, problems: Problems) -> None:
         """Take what is known of the GPUs' health now."""
@@ -217,10 +204,6 @@ class DevicePlugin:
             return seen  # nobody is admitted before it is there
         return seen.plus(self._isolation.edits(shares, neighbours=neighbours))
 
-    async def stop(self) -> None:
-        """End the conversation with the kubelet; harmless when it never began."""
-        await self._registrar.stop()
-
     def _spec(self) -> GpuNodeSpec:
         return self.inventory.spec
 
@@ -236,6 +219,8 @@ class DevicePlugin:
 
     def _tell(self) -> None:
         """Tell everybody of another state of this node."""
+        if not self._serves:
+            return
         self._publisher.touch()
         self._metrics.gpus(self.inventory.spec)
         self._metrics.grants(len(self._book.grants()))
@@ -247,7 +232,7 @@ class DevicePlugin:
 
     def _wish_changed(self, before: NodeWish) -> None:
         wish = self._sharing.wish
-        if wish.isolation != before.isolation:
+        if (wish.isolation, wish.excluded) != (before.isolation, before.excluded):
             _logger.info("another isolation is wished for", extra={"isolation": wish.isolation})
             self.outdated.set()
         self.inventory.wish(wish.gpus)

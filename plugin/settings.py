@@ -1,9 +1,9 @@
 """What an administrator can tell the device plugin."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fracgpu.process.settings import ServiceSettings
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, MAX_MEMORY_UNIT
@@ -12,6 +12,16 @@ from fracgpu.sharing import IsolationChoice
 
 DeviceListStrategy = Literal["envvar", "volume-mounts", "cdi-annotations", "cdi-cri"]
 HealthCheck = Literal["all", "xids", "ecc", "row-remap"]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("it must be an absolute path, one that begins with /")
+    return path
+
+
+HostPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path on the host."""
 
 
 class PluginSettings(ServiceSettings):
@@ -46,22 +56,23 @@ class PluginSettings(ServiceSettings):
     """Size of a memory unit in MiB; the same in the whole cluster."""
 
     replicas: int | None = Field(default=None, ge=1, le=MAX_SEATS)
-    """Seats of each GPU: time slices, 1/REPLICAS of a GPU each; 1 gives GPUs out whole. None leaves it to the file's
-    rules, and without one it is 4. A SharingPolicy that names this node wins over all of them."""
+    """Seats of each GPU: time slices, 1/REPLICAS of a GPU each; 1 gives GPUs out whole. Not given, it is left to the
+    file's rules, and without one it is 4. A SharingPolicy that names this node wins over all of them."""
 
     reserved_mib: int | None = Field(default=None, ge=0)
-    """Memory of each GPU, in MiB, that is never given away: for the driver and for other programs on the node. None
-    leaves it to the file's rules, and without one it is 0."""
+    """Memory of each GPU, in MiB, that is never given away: for the driver and for other programs on the node.
+    Not given, it is left to the file's rules, and without one it is 0."""
 
     isolation: IsolationChoice | None = None
-    """How containers are kept within their shares: the driver's memory limits, MPS, a preload library of your own,
-    nothing, or the strongest of those that this node has (auto, which is also what none means)."""
+    """How containers are kept within their shares: driver-limit (the driver's memory limits), mps, preload (a library of
+    your own), none (not at all: use is only measured), or auto (the strongest of those that this node has). Not given,
+    it is left to the file's rules, and without one it is auto."""
 
-    mps_root: Path | None = None
+    mps_root: HostPath | None = None
     """A folder of the host, mounted here under the same path, for the pipes and shared memory of an MPS daemon that
     this plugin starts where isolation is mps; without one there is no MPS."""
 
-    preload_library: Path | None = None
+    preload_library: HostPath | None = None
     """A library on the host that containers load before all others, and that keeps them within their shares."""
 
     preload_env: tuple[str, ...] = ()
@@ -86,7 +97,7 @@ class PluginSettings(ServiceSettings):
     device_id_strategy: Literal["uuid", "index"] = "uuid"
     """What GPUs are called there."""
 
-    nvidia_driver_root: Path = Path("/")
+    nvidia_driver_root: HostPath = Path("/")
     """Where the driver's files lie on the host: / or, with the driver container, /run/nvidia/driver."""
 
     host_root: Path = Path("/")
@@ -95,7 +106,7 @@ class PluginSettings(ServiceSettings):
     cdi_spec_dir: Path = Path("/var/run/cdi")
     """Where a CDI specification is written if a strategy needs one and nobody else provides it."""
 
-    nvidia_cdi_hook_path: Path = Path("/usr/bin/nvidia-cdi-hook")
+    nvidia_cdi_hook_path: HostPath = Path("/usr/bin/nvidia-cdi-hook")
     """The NVIDIA container toolkit's hook on the host, as that specification names it."""
 
     numa_hints: bool = False

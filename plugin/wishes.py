@@ -34,3 +34,8 @@ class NodeWish:
     policies: tuple[str, ...] = ()
     problems: tuple[PolicyProblem, ...] = ()
     complaints: tuple[str, ...] = ()
+
+    @property
+    def excluded(self) -> frozenset[GpuUuid]:
+        """The GPUs that are left alone."""
+        return frozenset(gpu for gpu, wish in self.gpus.items() if wish.excluded)

@@ -50,7 +50,7 @@ def run_service(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(main))
     except (FracgpuError, BaseExceptionGroup) as exc:
-        errors = list(_leaves(exc))
+        errors = list(errors_in(exc))
         if not all(isinstance(error, FracgpuError) for error in errors):
             _logger.critical("crashed", exc_info=exc)
             return EXIT_FAILED
@@ -120,9 +120,10 @@ async def _until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> No
     await main(stop)
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
+def errors_in(exc: BaseException) -> Iterator[BaseException]:
+    """The errors that a group holds, also in groups within it; or the error itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from _leaves(inner)
+            yield from errors_in(inner)
     else:
         yield exc

@@ -17,7 +17,8 @@ from fracgpu.kube.reflector import Reflector
 from fracgpu.kube.resources import SHARINGPOLICIES
 from fracgpu.sharing import SharingPolicy
 
-_ABSENT: Final = (403, 404)
+_NOT_FOUND: Final = 404
+_FORBIDDEN: Final = 403
 _ABSENT_SECONDS: Final = 60.0  # between two looks whether they can be had by now
 
 _logger = logging.getLogger(__name__)
@@ -34,15 +35,18 @@ class PolicyWatch:
     def __init__(self, client: KubeClient, *, on_change: Callable[[], None]) -> None:
         self._client = client
         self._on_change = on_change
+        self._is_listed = False
         self._exist = False
         self._first: tuple[SharingPolicy, ...] = ()  # until the reflector knows better
-        self._reflector = Reflector(client, SHARINGPOLICIES, on_change=lambda _: on_change())
+        self._reflector = Reflector(
+            client, SHARINGPOLICIES, on_change=lambda _: on_change(), on_progress=lambda _: self._progressed()
+        )
         self._backoff = Backoff(max_seconds=10.0)
         self._trouble = TroubleLog(_logger, subject="reading SharingPolicies", clock=time.monotonic)
 
     def policies(self) -> tuple[SharingPolicy, ...]:
         """All of them, as new as known."""
-        return tuple(self._reflector.objects.values()) if self._reflector.synced.is_set() else self._first
+        return tuple(self._reflector.objects.values()) if self._reflector.resource_version else self._first
 
     async def first(self) -> None:
         """Read them; tries until the API server has said which there are, if any."""
@@ -56,15 +60,19 @@ class PolicyWatch:
             await self._look()
         await self._reflector.run()
 
+    def _progressed(self) -> None:
+        if not self._is_listed:
+            self._is_listed = True
+            self._on_change()  # they may have changed since `first`
+
     async def _look(self) -> bool:
         """Read them once; whether there was an answer."""
         try:
             listing = await self._client.list(SHARINGPOLICIES)
         except KubeError as exc:
-            if exc.status in _ABSENT:
-                return True
-            self._trouble.failed(exc)
-            return False
+            if exc.status != _NOT_FOUND:
+                self._trouble.failed(exc)
+            return exc.status in (_NOT_FOUND, _FORBIDDEN)
         self._trouble.succeeded()
         self._first, self._exist = tuple(listing.items), True
         return True

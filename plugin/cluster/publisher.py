@@ -21,31 +21,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from msgspec import Struct
-
 from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus, written
 from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
-from fracgpu.kube.resources import GPUNODES, Resource
+from fracgpu.kube.resources import GPUNODES
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
-from fracgpu.pods import ObjectMeta
+from plugin.cluster.node import NODES
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"
 _NOT_FOUND: Final = 404
 _REPAIR_SECONDS: Final = 1.0  # between two repairs: two plugins on one node, in a rollout, must not race each other
 
 _logger = logging.getLogger(__name__)
-
-
-class Node(Struct, frozen=True):
-    """core/v1 Node: only who it is."""
-
-    metadata: ObjectMeta = ObjectMeta()
-
-
-NODES: Final = Resource("/api/v1", "nodes", namespaced=False, type=Node)
 
 
 class Publisher:

@@ -95,11 +95,20 @@ class Health:
     def __init__(
         self, cards: Iterable[Card], *, disabled: Collection[str] = (), ignored_xids: Collection[int] = ()
     ) -> None:
-        self._disabled = frozenset(disabled)
-        self._ignored = frozenset(ignored_xids)
+        self._disabled: frozenset[str] = frozenset()
+        self._ignored: frozenset[int] = frozenset()
         self._cards: dict[GpuUuid, Card] = {}  # UUID -> card
         self._cases: dict[GpuUuid, _Case] = {}  # UUID of a card -> its history
+        self.configure(disabled=disabled, ignored_xids=ignored_xids)
         self.follow(cards)
+
+    def configure(self, *, disabled: Collection[str], ignored_xids: Collection[int]) -> None:
+        """Judge by these checks from now on; what is known stays known, as far as it still counts."""
+        self._disabled = frozenset(disabled)
+        self._ignored = frozenset(ignored_xids)
+        for case in self._cases.values():
+            if case.xid in self._ignored or "xids" in self._disabled:
+                case.xid = None
 
     def follow(self, cards: Iterable[Card]) -> None:
         """Judge these cards from now on; of those that were known already nothing is forgotten."""
@@ -146,6 +155,8 @@ class Health:
 
     def problems(self) -> dict[GpuUuid, str]:
         """Why cards must not be given out: UUID -> a sentence, the same as long as nothing changes."""
+        if "all" in self._disabled:
+            return {}
         return {uuid: _sentence(self._cards[uuid], case) for uuid, case in self._cases.items() if case.ill}
 
     def _trouble(self, vitals: Vitals) -> str:

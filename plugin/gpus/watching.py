@@ -102,8 +102,17 @@ class GpuWatch:
         self._ended_session = False  # by us: that nothing answers then says nothing of the GPUs
         self._next_discovery = clock() + REDISCOVER_SECONDS
 
-    def follow(self, cards: Iterable[Card]) -> None:
-        """Watch these cards from now on; what is known of those that were watched already stays known."""
+    def follow(
+        self,
+        cards: Iterable[Card],
+        *,
+        mig_strategy: MigStrategy,
+        disabled: Collection[str],
+        ignored_xids: Collection[int],
+    ) -> None:
+        """Watch these cards, in this way, from now on; what is known of cards that were watched already stays known."""
+        self._strategy = mig_strategy
+        self._health.configure(disabled=disabled, ignored_xids=ignored_xids)
         self._cards = {card.uuid: card for card in cards}
         self._change = frozenset()
         self._health.follow(self._cards.values())

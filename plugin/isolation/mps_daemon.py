@@ -88,6 +88,7 @@ class MpsDaemon:
         self._check_seconds = check_seconds
         self._backoff = backoff or Backoff(initial_seconds=1.0, max_seconds=60.0)
         self._trouble = TroubleLog(_logger, subject="the MPS daemon", clock=time.monotonic)
+        self._killed: list[int] = []  # daemons of ours that were killed and may not have ended yet
         self._child: int | None = None  # the daemon's PID, where we have started it
 
     async def run(self) -> None:
@@ -281,6 +282,7 @@ class MpsDaemon:
 
     def _reap(self) -> bool:
         """Whether we have no daemon that runs; takes the exit status of one that has ended."""
+        self._killed = [pid for pid in self._killed if os.waitpid(pid, os.WNOHANG)[0] == 0]
         if self._child is not None and os.waitpid(self._child, os.WNOHANG)[0] != 0:
             self._child = None
         return self._child is None
@@ -289,7 +291,7 @@ class MpsDaemon:
         """Kill the daemon that we started and that does not answer, to make room for another."""
         if not self._reap() and self._child is not None:
             os.kill(self._child, signal.SIGKILL)
-            os.waitpid(self._child, 0)
+            self._killed.append(self._child)  # it may hang in the driver for long: its exit status is taken later
             self._child = None
 
     def _environment(self) -> Mapping[str, str]:

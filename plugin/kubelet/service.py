@@ -1,12 +1,13 @@
 """The kubelet's DevicePlugin interface, one server on one Unix socket for each resource.
 
-Thin: every answer comes from the `Desk`. An error of ours becomes a gRPC error with its sentence, a defect becomes one
-too, and no handler outlives `HANDLER_SECONDS`: the kubelet waits for an answer without a limit of its own.
+Thin: every answer comes from the `Desk`, of which one after another may be attached. An error of ours becomes a gRPC
+error with its sentence, a defect becomes one too, and no handler outlives `HANDLER_SECONDS`: the kubelet waits for an
+answer without a limit of its own.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ import grpc
 from grpc import aio
 
 from fracgpu.errors import FracgpuError, SettingError
+from fracgpu.gpunodes import GpuNodeSpec
 from fracgpu.kubelet.deviceplugin_pb2 import (
     AllocateRequest,
     AllocateResponse,
@@ -55,12 +57,30 @@ class DevicePluginService(DevicePluginServicer):
         watchers: how many ListAndWatch streams are open; with none the kubelet does not know this plugin.
     """
 
-    def __init__(self, desk: Desk, resource: str, inventory: Inventory, *, metrics: Metrics) -> None:
-        self._desk = desk
+    def __init__(self, resource: str, *, metrics: Metrics) -> None:
         self._resource = resource
-        self._inventory = inventory
         self._metrics = metrics
+        self._desk: Desk | None = None
+        self._inventory: Inventory | None = None
+        self._attached = asyncio.Event()  # set while there is a desk
+        self._swapped = asyncio.Event()  # set when there is another inventory, and then replaced
+        self._calls = 0  # that the desk has not answered yet
+        self._answered_all = asyncio.Event()
+        self._answered_all.set()
         self.watchers = 0
+
+    def attach(self, desk: Desk, inventory: Inventory) -> None:
+        """Answer from this desk, and list what this inventory offers, from now on."""
+        self._desk, self._inventory = desk, inventory
+        self._attached.set()
+        self._swapped.set()
+        self._swapped = asyncio.Event()
+
+    async def detach(self) -> None:
+        """Have no desk any more: what is listed stays, and calls wait for the next. Waits for those under way."""
+        self._desk = None
+        self._attached.clear()
+        await self._answered_all.wait()
 
     async def GetDevicePluginOptions(self, request: Empty, context: _Context) -> DevicePluginOptions:
         """Say that we want to be asked before devices are chosen, and not before containers start."""
@@ -69,14 +89,15 @@ class DevicePluginService(DevicePluginServicer):
     async def ListAndWatch(self, request: Empty, context: _Context) -> AsyncIterator[ListAndWatchResponse]:
         """Send the device list, again whenever it changes, until the kubelet or we close the stream."""
         self.watchers += 1
+        sent = None
         try:
-            spec, sent = self._inventory.spec, None
             while True:
+                inventory, spec = await self._offer()
                 devices = device_list(spec, self._resource)
                 if devices != sent:
                     yield devices
                     sent = devices
-                spec = await self._inventory.changed_from(spec)
+                await self._has_changed(inventory, spec)
         finally:
             self.watchers -= 1
 
@@ -91,23 +112,25 @@ class DevicePluginService(DevicePluginServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"fracgpu: {asked.allocation_size} devices cannot be chosen"
             )
-        answer = self._desk.prefer(
-            self._resource,
-            available=asked.available_deviceIDs,
-            must_include=asked.must_include_deviceIDs,
-            size=asked.allocation_size,
-        )
         with self._metrics.timing("prefer", self._resource):
-            ids = await self._answered(context, answer)
+            ids = await self._answered(
+                context,
+                lambda desk: desk.prefer(
+                    self._resource,
+                    available=asked.available_deviceIDs,
+                    must_include=asked.must_include_deviceIDs,
+                    size=asked.allocation_size,
+                ),
+            )
         return PreferredAllocationResponse(container_responses=[ContainerPreferredAllocationResponse(deviceIDs=ids)])
 
     async def Allocate(self, request: AllocateRequest, context: _Context) -> AllocateResponse:
         """Let the container under admission see the GPUs of its devices."""
         if len(request.container_requests) != 1:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _ONE_AT_A_TIME)
-        answer = self._desk.allocate(self._resource, request.container_requests[0].devices_ids)
+        ids = request.container_requests[0].devices_ids
         with self._metrics.timing("allocate", self._resource):
-            edits = await self._answered(context, answer)
+            edits = await self._answered(context, lambda desk: desk.allocate(self._resource, ids))
         return AllocateResponse(container_responses=[_response(edits)])
 
     async def PreStartContainer(
@@ -116,11 +139,36 @@ class DevicePluginService(DevicePluginServicer):
         """Never asked for: it would fail every restart of a container while this plugin is down."""
         return PreStartContainerResponse()
 
-    async def _answered(self, context: _Context, answer: Awaitable[_T]) -> _T:
+    async def _offer(self) -> tuple[Inventory, GpuNodeSpec]:
+        while self._inventory is None:
+            await self._attached.wait()
+        return self._inventory, self._inventory.spec
+
+    async def _has_changed(self, inventory: Inventory, spec: GpuNodeSpec) -> None:
+        """Wait until something else than this is to be listed."""
+        if self._inventory is not inventory:
+            return  # while the list was on its way
+        waiting = [asyncio.ensure_future(inventory.changed_from(spec)), asyncio.ensure_future(self._swapped.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _answered(self, context: _Context, ask: Callable[[Desk], Awaitable[_T]]) -> _T:
         """Wait for an answer; whatever goes wrong becomes a gRPC error with a sentence."""
         try:
             async with asyncio.timeout(HANDLER_SECONDS):
-                return await answer
+                while self._desk is None:
+                    await self._attached.wait()
+                self._calls += 1
+                self._answered_all.clear()
+                try:
+                    return await ask(self._desk)
+                finally:
+                    self._calls -= 1
+                    if not self._calls:
+                        self._answered_all.set()
         except FracgpuError as exc:
             self._metrics.refusal(exc.reason)
             _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc)})

@@ -100,4 +100,5 @@ def _read_own(document: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Sharin
         if key.lower() in misplaced:
             name = misplaced[key.lower()]
             raise SettingError(f"{key} has no place at the top level; put it under sharing: [{{{name}: ...}}]")
-    return settings, read_specs(document.get("sharing") or [], at="sharing")
+    sharing = document.get("sharing")
+    return settings, () if sharing is None else read_specs(sharing, at="sharing")

@@ -155,6 +155,9 @@ VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletec
 ALLOWED: dict[User, set[str]] = {
     WEBHOOK: set(),
     EXTENDER: {
+        "list sharingpolicies",
+        "watch sharingpolicies",
+        "patch sharingpolicies/status",
         "get pods",
         "list pods",
         "watch pods",
@@ -170,6 +173,10 @@ ALLOWED: dict[User, set[str]] = {
         "list pods",
         "watch pods",
         "get nodes",
+        "list nodes",
+        "watch nodes",
+        "list sharingpolicies",
+        "watch sharingpolicies",
         "get gpunodes",
         "list gpunodes",
         "watch gpunodes",

@@ -21,6 +21,7 @@ from plugin.gpus.layout import RESOURCES
 from plugin.injection.injector import Injector
 from plugin.isolation.none import Advisory
 from plugin.kubelet.cgroups import PodCgroups
+from plugin.kubelet.front import KubeletFront
 from plugin.kubelet.podresources import PodResourcesClient
 from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
@@ -127,7 +128,11 @@ class SimulatedNode:
             ),
             isolate=lambda *_: Advisory(),
         )
-        running = asyncio.create_task(plugin.run(on_serving=lambda: None))
+        front = KubeletFront(settings.kubelet_socket, metrics=Metrics())
+        await front.start()
+        may_serve = asyncio.Event()
+        may_serve.set()
+        running = asyncio.create_task(plugin.run(front, prepared=asyncio.Event(), may_serve=may_serve))
         try:
             if has_kubelet:
                 await self.kubelet.until_heard()
@@ -135,7 +140,7 @@ class SimulatedNode:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await plugin.stop()
+            await front.close()
             await devices.close()
             await client.close()
 

@@ -178,7 +178,7 @@ async def test_mig_instances_are_gpus_of_their_own(node: SimulatedNode) -> None:
 
 async def test_a_node_whose_driver_comes_later(node: SimulatedNode, tmp_path: Path) -> None:
     async with process(node, "--no-fail-on-init-error", gpus=None) as plugin:
-        await _until_logged(plugin, b"no GPUs yet")
+        await _until_logged(plugin, b"finding GPUs")
         write_state(node.folder / "nvml.json", GPUS)
         await allocatable(node, units=160)
         plugin.send_signal(signal.SIGTERM)
@@ -188,7 +188,7 @@ async def test_a_node_whose_driver_comes_later(node: SimulatedNode, tmp_path: Pa
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_plugin_without_a_driver_can_still_be_ended(node: SimulatedNode, signal_number: int) -> None:
     async with process(node, "--no-fail-on-init-error", gpus=None) as plugin:
-        await _until_logged(plugin, b"no GPUs yet")
+        await _until_logged(plugin, b"finding GPUs")
         plugin.send_signal(signal_number)
     assert plugin.returncode == 0
 

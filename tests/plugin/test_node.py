@@ -7,8 +7,8 @@ import pytest
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.plans import Share
-from plugin.deviceplugin import SOCKETS
 from plugin.granting.journal import JOURNAL
+from plugin.kubelet.front import SOCKETS
 from tests.plugin.builders import A, B, seat_share
 from tests.plugin.node import NODE, SimulatedNode, granted
 

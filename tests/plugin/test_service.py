@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from fracgpu.kubelet.deviceplugin_pb2_grpc import DevicePluginStub
 from fracgpu.names import RESOURCE_MEMORY
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib
+from plugin.granting.listing import Listing
 from plugin.handout import DeviceNode, Edits, Mount
 from plugin.kubelet.service import DevicePluginService, PluginServer
 from plugin.metrics import Metrics
 from plugin.wishes import GpuWish
-from tests.plugin.builders import A, B, listed, make_pod, units
+from tests.plugin.builders import A, B, listed, make_gpu, make_pod, make_spec, units
 from tests.plugin.test_desk import World
 
 if TYPE_CHECKING:  # it is in the stubs only
@@ -40,7 +42,8 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     """One pod waits for 8 units of B."""
     world = World(pods=[make_pod("one", {"main": [Share(B, 8)]})], listing=[listed("one", {"main": []})])
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory, metrics=Metrics())
+    service = DevicePluginService(RESOURCE_MEMORY, metrics=Metrics())
+    service.attach(world.desk, world.inventory)
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()
@@ -162,3 +165,40 @@ async def test_a_folder_that_is_not_there_is_a_setting_error(served: Served) -> 
     with pytest.raises(SettingError, match="--kubelet-socket"):
         await server.start()
     await server.stop()
+
+
+async def test_between_two_desks_questions_wait_and_the_list_stays(served: Served) -> None:
+    service = served.server.service
+    stream = served.stub.ListAndWatch(pb.Empty())
+    await stream.read()
+    await service.detach()
+    asked = asyncio.ensure_future(served.stub.Allocate(allocation(units(B, 8))))
+    following = World(pods=served.world.pods, listing=served.world.listing, spec=make_spec(make_gpu(B, units=40)))
+    service.attach(following.desk, following.inventory)
+    assert (await asked).container_responses[0].envs["SHARES"] == f"{B}=4096"
+    assert (len(following.book.grants()), served.world.book.grants()) == (1, ())
+    changed = await stream.read()
+    assert isinstance(changed, pb.ListAndWatchResponse)
+    assert len(changed.devices) == 40
+    stream.cancel()
+
+
+async def test_a_desk_is_left_only_when_it_has_answered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    listing = served.world.list
+
+    async def slow() -> Listing:
+        asked.set()
+        await may_answer.wait()
+        return await listing()
+
+    monkeypatch.setattr(served.world, "list", slow)
+    answer = asyncio.ensure_future(served.stub.Allocate(allocation(units(B, 8))))
+    await asked.wait()
+    leaving = asyncio.ensure_future(served.server.service.detach())
+    done, _ = await asyncio.wait([leaving], timeout=0.1)
+    assert not done
+    may_answer.set()
+    await leaving
+    assert (await answer).container_responses[0].envs["SHARES"] == f"{B}=4096"
+    assert len(served.world.book.grants()) == 1

@@ -32,7 +32,8 @@ SPEC = make_spec(make_gpu(B, units=640))
 
 @asynccontextmanager
 async def plugin_for(world: World) -> AsyncIterator[Any]:
-    service = DevicePluginService(world.desk, RESOURCE_MEMORY, world.inventory, metrics=Metrics())
+    service = DevicePluginService(RESOURCE_MEMORY, metrics=Metrics())
+    service.attach(world.desk, world.inventory)
     with tempfile.TemporaryDirectory(prefix="frac") as folder:
         server = PluginServer(service, Path(folder) / "fracgpu-memory.sock")
         await server.start()

@@ -150,7 +150,7 @@ async def test_new_cards_are_told_of_once(watch: GpuWatch, told: Told, state: Pa
     await later(watch, told, 30)
     (found,) = told.cards
     assert [card.uuid for card in found.cards] == ["GPU-a", "MIG-2"]
-    watch.follow(found.cards)
+    watch.follow(found.cards, mig_strategy="mixed", disabled=(), ignored_xids=())
     watch.heard(XidEvent(B, 61, gpu_instance=8))
     assert told.ill == {"MIG-2"}
 
