@@ -121,7 +121,7 @@ class _Lasting:
         """
         if self._http is None or self._address != (host, port):
             app = HttpApp(registry=self.metrics.registry, checks={"device plugin": lambda: self.unready()})
-            server = HttpServer(app, host=host, port=port, tls_cert=None, tls_key=None)
+            server = HttpServer(app, host=host, port=port, tls_cert=None, tls_key=None, bounds_headers=True)
             await server.start()
             before, self._http, self._address = self._http, server, (host, port)
             if before is not None:
@@ -342,8 +342,10 @@ class _ComputeModes:
     def __init__(self, gpus: GpuSession) -> None:
         self._gpus = gpus
 
-    def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
-        self._gpus.nvml.set_compute_mode(uuid, exclusive=exclusive)
+    async def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
+        await self._gpus.ask(
+            f"the compute mode of {uuid}", partial(self._gpus.nvml.set_compute_mode, uuid, exclusive=exclusive)
+        )
 
 
 class _Injection:

@@ -1,26 +1,22 @@
-"""HTTP to the API server on top of `kubernetes.aio`: where it is, who we are, TLS, one request, one stream of lines.
+"""HTTP to the API server: a session, one request, one stream of lines.
 
-The one place that knows that package and aiohttp. From it come the reading of kubeconfig files and service accounts
-and the HTTP session; its generated models are never loaded (1,700 us and 110 KiB a pod). Left out: what the requests
-mean (`client`) and trying again (`reflector`, or the caller).
+The one place that knows aiohttp. Left out: where the API server is and who we are (`credentials`), what the requests
+mean (`client`), and trying again (`reflector`, or the caller).
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 from urllib.request import getproxies_environment
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yarl import URL
 
-from fracgpu.errors import SettingError
+from fracgpu.kube.credentials import SERVICE_ACCOUNT, Access, read_kubeconfig, read_service_account
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.messages import Lines, refusal
 
@@ -30,24 +26,25 @@ APPLY_PATCH: Final = "application/apply-patch+yaml"
 Query = Mapping[str, str | int]
 """The parameters of a URL; empty ones are left out."""
 
-_CREDENTIALS_SECONDS: Final = 60.0  # how often a kubeconfig's credentials are looked at; as the in-cluster token
+_READ_BYTES: Final = 2**21  # of a stream that may wait to be read; one event can have 1.5 MB
 _ANSWER_SECONDS: Final = 10.0  # the API server answers a watch at once, long before its first event
 
 
 class Connection:
     """A pool of authenticated connections to one API server; made by `open`, ended by `close`."""
 
-    def __init__(self, configuration: Any) -> None:
-        self._configuration = configuration
-        # Else aiohttp looks for a proxy in the environment, and for a .netrc, in a thread at every request.
-        configuration.client_session_kwargs = {"trust_env": bool(getproxies_environment())}
-        self._rest = RESTClientObject(configuration)
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=access.tls or True),
+            # Else aiohttp looks for a proxy in the environment, and for a .netrc, in a thread at every request.
+            trust_env=bool(getproxies_environment()),
+            read_bufsize=_READ_BYTES,
+        )
 
     @classmethod
     async def open(cls, kubeconfig: Path | None) -> "Connection":
         """Read the credentials; nothing is sent yet.
-
-        Bearer tokens are kept fresh (in-cluster, token files, exec plugins, OIDC); client certificates are read once.
 
         Args:
             kubeconfig: that file's current context; None for the service account of the pod that we run in.
@@ -55,27 +52,9 @@ class Connection:
         Raises:
             SettingError: neither can be used.
         """
-        configuration = Configuration()
         if kubeconfig is None:
-            try:
-                load_incluster_config(client_configuration=configuration)
-                return cls(configuration)
-            except (ConfigException, OSError) as exc:
-                raise SettingError(
-                    f"no Kubernetes service account to use ({exc}): outside a pod, name a kubeconfig file with "
-                    "--kubeconfig (FRACGPU_KUBECONFIG); inside one, keep automountServiceAccountToken on"
-                ) from exc
-        if not kubeconfig.is_file():  # noqa: ASYNC240 (once, at start)
-            raise SettingError(f"the kubeconfig file {kubeconfig} does not exist")
-        try:
-            loader = await load_kube_config(
-                config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
-            )
-            configuration.refresh_api_key_hook = _refresher(loader)
-            return cls(configuration)
-        except Exception as exc:
-            # The reader trips over a malformed file in any way that Python can: it indexes what it finds.
-            raise SettingError(f"the kubeconfig file {kubeconfig} cannot be used: {exc}") from exc
+            return cls(read_service_account(SERVICE_ACCOUNT))
+        return cls(await read_kubeconfig(kubeconfig))
 
     async def request(
         self,
@@ -149,7 +128,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._rest.close()
+        await self._session.close()
 
     async def _send(
         self,
@@ -162,19 +141,19 @@ class Connection:
         content_type: str = JSON,
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "fracgpu"}
-        credentials = (await self._configuration.auth_settings()).get("BearerToken")
-        if credentials is not None:
-            headers[credentials["key"]] = credentials["value"].strip()
+        if (authorization := await self._access.authorization()) is not None:
+            headers["Authorization"] = authorization
         parameters = urlencode({key: value for key, value in (query or {}).items() if value != ""})
-        answer = await self._rest.request(
+        url = f"{self._access.url}{path}" + (f"?{parameters}" if parameters else "")
+        return await self._session.request(
             method,
-            f"{self._configuration.host}{path}" + (f"?{parameters}" if parameters else ""),
+            URL(url, encoded=True),
             headers=headers,
-            body=None if body is None else msgspec.to_builtins(body),
-            _request_timeout=deadlines,
+            data=None if body is None else msgspec.json.encode(body),
+            timeout=deadlines,
+            proxy=self._access.proxy,
+            server_hostname=self._access.server_name,
         )
-        response: aiohttp.ClientResponse = answer.response
-        return response
 
 
 async def _next_chunk(response: aiohttp.ClientResponse, what: str) -> bytes:
@@ -188,30 +167,12 @@ async def _next_chunk(response: aiohttp.ClientResponse, what: str) -> bytes:
         raise
 
 
-def _refresher(loader: Any) -> Any:
-    """Make the hook that keeps a kubeconfig's bearer token fresh: the loader renews what has expired."""
-    looked = time.monotonic()
-
-    async def refresh(configuration: Any) -> None:
-        nonlocal looked
-        if time.monotonic() - looked >= _CREDENTIALS_SECONDS:
-            looked = time.monotonic()
-            try:
-                await loader.load_and_set(configuration)
-            except Exception as exc:  # of any kind, as in `open`
-                raise KubeError(f"the Kubernetes credentials cannot be renewed: {exc}") from exc
-
-    return refresh
-
-
 @contextmanager
 def _translated(what: str, *, is_write: bool) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise KubeError(f"the API server cannot be reached ({what}): {exc}") from exc
-    except ConfigException as exc:
-        raise KubeError(f"the Kubernetes credentials cannot be renewed ({what}): {exc}") from exc
     except TimeoutError as exc:
         raise KubeError(f"the API server did not answer in time ({what})", outcome_unknown=is_write) from exc
     except (aiohttp.ClientError, OSError) as exc:

@@ -4,6 +4,8 @@ What the keys mean is the caller's business. Left out, and refused with a senten
 into gigabytes, tags, and keys that are written twice.
 """
 
+import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from fracgpu.errors import SettingError
 
 MAX_SIZE: Final = 2**20
 """Bytes of a file of settings: what a ConfigMap can hold."""
+_SHOWN_LENGTH: Final = 80
 
 
 def read_config(path: Path) -> bytes:
@@ -22,13 +25,26 @@ def read_config(path: Path) -> bytes:
         SettingError: it cannot be read, or has more than `MAX_SIZE` bytes.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SIZE + 1)
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would keep us waiting for its writer
+        with open(number, "rb") as file:
+            is_regular = stat.S_ISREG(os.fstat(number).st_mode)
+            content = file.read(MAX_SIZE + 1) if is_regular else b""
     except OSError as exc:
         raise SettingError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    if not is_regular:
+        raise SettingError(f"{path} is not a regular file")
     if len(content) > MAX_SIZE:
         raise SettingError(f"{path} has more than 1 MiB; a file of settings is smaller")
     return content
+
+
+def shown(value: object) -> str:
+    """What was found, in quotes, short enough for a sentence."""
+    try:
+        text = str(value)
+    except ValueError:  # a number of more than 4300 digits
+        return "a number of thousands of digits"
+    return repr(text[:_SHOWN_LENGTH])
 
 
 def parse_config(content: bytes) -> dict[str, Any]:
@@ -46,7 +62,10 @@ def parse_config(content: bytes) -> dict[str, Any]:
         raise SettingError(f"it is not YAML of the plain kind: {' '.join(str(exc).split())}") from exc
     except RecursionError as exc:
         raise SettingError("it is nested too deeply") from exc
-    except ValueError as exc:  # bytes that are not text, a date that does not exist, a number of 5000 digits
+    except (
+        ValueError,
+        OverflowError,
+    ) as exc:  # bytes that are not text, a date that does not exist, a number of 5000 digits
         raise SettingError(f"it is not YAML of the plain kind: {exc}") from exc
     if document is None:
         return {}

@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import uvicorn
 
@@ -33,11 +33,21 @@ class HttpServer:
         port: 0 takes a free one.
         tls_cert: PEM file with the certificate chain; None, and `tls_key` too, for plain HTTP.
         tls_key: PEM file with the certificate's key.
+        bounds_headers: whether a request's headers are bounded, for who may be called by anybody; it costs some speed.
     """
 
     def __init__(
-        self, app: Callable[..., Any], *, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
+        self,
+        app: Callable[..., Any],
+        *,
+        host: str,
+        port: int,
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        bounds_headers: bool = False,
     ) -> None:
+        # httptools takes headers of any length: one client could have us read for ever.
+        self._protocol: Literal["h11", "httptools"] = "h11" if bounds_headers else "httptools"
         self._app = app
         self._host = host
         self._port = port
@@ -89,7 +99,7 @@ class HttpServer:
             raise SettingError("for TLS both the certificate and its key are needed, and only one of them is set")
         config = uvicorn.Config(
             self._app,
-            http="httptools",
+            http=self._protocol,
             ws="none",
             lifespan="on",
             log_config=None,

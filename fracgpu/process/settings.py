@@ -11,17 +11,17 @@ over its variable, that over the file, and the file over the default.
 
 import argparse
 import difflib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Self, get_origin
 
-from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from fracgpu.errors import SettingError
-from fracgpu.process.configfile import parse_config, read_config
+from fracgpu.process.configfile import parse_config, read_config, shown
 
 ENV_PREFIX: Final = "FRACGPU_"
 _SHOWN_LENGTH: Final = 80
@@ -52,17 +52,10 @@ _ALLOWED: Final = {
 }  # type of a validation error -> what is allowed instead, filled in from the error's context
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(BaseModel):
     """What every service process can be told."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
-        enable_decoding=False,  # lists are written with commas, not as JSON
-        use_attribute_docstrings=True,
-        frozen=True,
-        extra="ignore",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important events that are logged."""
@@ -101,7 +94,7 @@ class ServiceSettings(BaseSettings):
             SettingError: one line for each setting that is missing or unusable.
             SystemExit: after ``--help``.
         """
-        given = EnvSettingsSource(cls)() | vars(_parser(cls).parse_args(argv))
+        given = _environment(cls) | vars(_parser(cls).parse_args(argv))
         written: dict[str, tuple[str, Any]] = {}
         file = Path(given["config_file"]) if "config_file" in cls.model_fields and given.get("config_file") else None
         if file is not None:
@@ -124,6 +117,11 @@ def file_key(name: str) -> str:
     """What a setting is called in a file: ``memory_unit_mib`` is memoryUnitMiB."""
     first, *others = name.split("_")
     return first + "".join(_SPELLED.get(word, word.capitalize()) for word in others)
+
+
+def _environment(settings: type[ServiceSettings]) -> dict[str, str]:
+    """The settings that have a variable; an empty one is none."""
+    return {name: text for name in settings.model_fields if (text := os.environ.get(_variable(name)))}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -170,7 +168,16 @@ def _parser(settings: type[ServiceSettings]) -> argparse.ArgumentParser:
     for name, field in settings.model_fields.items():
         arguments: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(name, field)}
         if field.annotation is bool:
-            arguments["action"] = argparse.BooleanOptionalAction
+            # --name, --name=true or =false as Go's flags have it, and --no-name
+            parser.add_argument(
+                f"--no-{name.replace('_', '-')}",
+                dest=name,
+                action="store_const",
+                const="false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
+            arguments |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         else:
             if _is_list(field):
                 arguments["action"] = "append"
@@ -184,7 +191,7 @@ def _help(name: str, field: FieldInfo) -> str:
         default = "required"
     else:
         value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        default = f"default: {'none' if value is None else str(value) or 'none'}"
+        default = "not set by default" if value in (None, "") else f"default: {value}"
     description = " ".join((field.description or "").split())
     return f"{description} ({default}; environment: {_variable(name)})".replace("%", "%%")
 
@@ -201,7 +208,7 @@ def _sentence(settings: type[ServiceSettings], problem: ErrorDetails, *, places:
     field = settings.model_fields[name]
     if problem["type"] == "missing":
         return f"{subject} is missing: {' '.join((field.description or '').split())}"
-    found = "not usable" if field.annotation is SecretStr else repr(str(problem["input"])[:_SHOWN_LENGTH])
+    found = "not usable" if field.annotation is SecretStr else shown(problem["input"])
     verb = "has" if len(problem["loc"]) > 1 else "is"  # an element of a list, or the value itself
     return f"{subject} {verb} {found}; {f'it must be {allowed}' if allowed else complaint}"
 

@@ -52,6 +52,7 @@ class NodeWatch:
         self._name = node
         self._on_labels = on_labels
         self._labels: Mapping[str, str] = {}
+        self._offered = ""  # by NVIDIA's plugin
         self._reflector = Reflector(client, NODES, on_change=self._changed, field_selector=f"metadata.name={node}")
         self._backoff = Backoff(max_seconds=10.0)
         self._trouble = TroubleLog(_logger, subject="reading the node", clock=time.monotonic)
@@ -72,6 +73,7 @@ class NodeWatch:
                 continue
             self._trouble.succeeded()
             self._labels = node.metadata.labels or {}
+            self._offered = offered_by_nvidia(node)
             return node
 
     async def run(self) -> None:
@@ -79,10 +81,27 @@ class NodeWatch:
         await self._reflector.run()
 
     def _changed(self, change: Change[Node]) -> None:
+        offered = offered_by_nvidia(change.object)
+        if offered and not self._offered:
+            _logger.error(
+                "this node advertises GPUs of another device plugin now: their memory is promised twice",
+                extra={"resources": offered},
+            )
+        self._offered = offered
         labels = change.object.metadata.labels or {}
         if labels != self._labels:
             self._labels = labels
             self._on_labels()
+
+
+def offered_by_nvidia(node: Node) -> str:
+    """What NVIDIA's device plugin advertises on a node, as text; empty where it does not."""
+    capacity = (node.status and node.status.capacity) or {}
+    return ", ".join(
+        f"{name}: {count}"
+        for name, count in sorted(capacity.items())
+        if name.startswith(_NVIDIA_DEVICES) and str(count) != "0"
+    )
 
 
 def refuse_beside_nvidia(node: Node) -> None:
@@ -91,15 +110,10 @@ def refuse_beside_nvidia(node: Node) -> None:
     Raises:
         SettingError: it does; says what to do.
     """
-    capacity = (node.status and node.status.capacity) or {}
-    offered = [
-        f"{name}: {count}"
-        for name, count in sorted(capacity.items())
-        if name.startswith(_NVIDIA_DEVICES) and str(count) != "0"
-    ]
+    offered = offered_by_nvidia(node)
     if offered:
         raise SettingError(
-            f"node {node.metadata.name} advertises {', '.join(offered)} too: the memory of these GPUs would be "
+            f"node {node.metadata.name} advertises {offered} too: the memory of these GPUs would be "
             "promised twice. Keep NVIDIA's device plugin away from this node (with the GPU Operator by the label "
             "nvidia.com/gpu.deploy.device-plugin=false), and restart the kubelet where the resource stays; or, only if "
             "that plugin serves other GPUs than this one, set --allow-nvidia-device-plugin"

@@ -17,6 +17,7 @@ from fracgpu.kube.reflector import Reflector
 from fracgpu.kube.resources import SHARINGPOLICIES
 from fracgpu.sharing import SharingPolicy
 
+_COALESCE_SECONDS: Final = 0.5  # changes within it are weighed at once: thousands may come in one list
 _NOT_FOUND: Final = 404
 _FORBIDDEN: Final = 403
 _ABSENT_SECONDS: Final = 60.0  # between two looks whether they can be had by now
@@ -36,10 +37,11 @@ class PolicyWatch:
         self._client = client
         self._on_change = on_change
         self._is_listed = False
+        self._is_due = False  # whether `on_change` is about to be called
         self._exist = False
         self._first: tuple[SharingPolicy, ...] = ()  # until the reflector knows better
         self._reflector = Reflector(
-            client, SHARINGPOLICIES, on_change=lambda _: on_change(), on_progress=lambda _: self._progressed()
+            client, SHARINGPOLICIES, on_change=lambda _: self._changed(), on_progress=lambda _: self._progressed()
         )
         self._backoff = Backoff(max_seconds=10.0)
         self._trouble = TroubleLog(_logger, subject="reading SharingPolicies", clock=time.monotonic)
@@ -63,7 +65,16 @@ class PolicyWatch:
     def _progressed(self) -> None:
         if not self._is_listed:
             self._is_listed = True
-            self._on_change()  # they may have changed since `first`
+            self._changed()  # they may have changed since `first`
+
+    def _changed(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(_COALESCE_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._is_due = False
+        self._on_change()
 
     async def _look(self) -> bool:
         """Read them once; whether there was an answer."""

@@ -32,6 +32,7 @@ from plugin.cluster.node import NODES
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"
 _NOT_FOUND: Final = 404
+_URGENT_SECONDS: Final = 0.2  # between two writes that somebody waits for: a burst is one write
 _REPAIR_SECONDS: Final = 1.0  # between two repairs: two plugins on one node, in a rollout, must not race each other
 
 _logger = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ class Publisher:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._published_at + self._observed_seconds):
                 await self._urgent.wait()
+        pause = self._published_at + _URGENT_SECONDS - asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, pause))
         self._urgent.clear()
         self._moved.clear()
 

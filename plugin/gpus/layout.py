@@ -63,7 +63,14 @@ def settle(
     in_force = wanted_spec(cards, wishes, unit=before.memory_unit, numa_hints=numa_hints) if must_wait else wanted
     pending = {gpu.uuid: PendingShares(gpu.units, gpu.replicas) for gpu in wanted.gpus}
     gpus = [
-        _settled(old.get(gpu.uuid), gpu, pending[gpu.uuid], is_held=gpu.uuid in held, must_wait=must_wait)
+        _settled(
+            old.get(gpu.uuid),
+            gpu,
+            pending[gpu.uuid],
+            unit=in_force.memory_unit,
+            is_held=gpu.uuid in held,
+            must_wait=must_wait,
+        )
         for gpu in in_force.gpus
     ]
     present = {gpu.uuid for gpu in gpus}
@@ -153,7 +160,7 @@ def shares_of(ids: Iterable[str], resource: str, gpus: Mapping[GpuUuid, Gpu]) ->
 
 
 def _gpu(card: Card, wish: GpuWish, *, unit: Mib) -> Gpu:
-    units = capacity_units(card.memory, reserved=wish.reserved, unit=unit)
+    units = capacity_units(card.memory, reserved=Mib(max(0, wish.reserved)), unit=unit)
     problem = card.problem
     if not problem and units < wish.replicas:
         problem = (
@@ -174,7 +181,7 @@ def _gpu(card: Card, wish: GpuWish, *, unit: Mib) -> Gpu:
     )
 
 
-def _settled(before: Gpu | None, now: Gpu, wanted: PendingShares, *, is_held: bool, must_wait: bool) -> Gpu:
+def _settled(before: Gpu | None, now: Gpu, wanted: PendingShares, *, unit: Mib, is_held: bool, must_wait: bool) -> Gpu:
     """One GPU; `now` is what it would offer in the unit in force, `wanted` what is wished for."""
     if before is None:
         return now
@@ -185,6 +192,14 @@ def _settled(before: Gpu | None, now: Gpu, wanted: PendingShares, *, is_held: bo
         return now
     kept = before if is_held else now
     shares = PendingShares(kept.units, kept.replicas)
+    if kept.units * unit > now.memory:
+        now = msgspec.structs.replace(
+            now,
+            memory=kept.memory,
+            healthy=False,
+            problem=f"it has {format_mib(now.memory)} now, less than the {kept.units} units of {unit} MiB in which pods "
+            "hold parts of it: it takes nobody until they have ended",
+        )
     return msgspec.structs.replace(
         now,
         units=kept.units,

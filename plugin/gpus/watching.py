@@ -97,6 +97,7 @@ class GpuWatch:
         self._problems: dict[GpuUuid, str] = {}  # card -> why it must not be given out, as last told
         self._said: dict[str, str] = {}  # what it is about -> what was last logged of it
         self._change: frozenset[GpuUuid] = frozenset()  # cards that are new, or have ended, as last told
+        self._is_nameless = False  # a GPU of the session could not even be named, so nobody looks at it
         self._next_session = clock()
         self._session_pause = REDISCOVER_SECONDS
         self._ended_session = False  # by us: that nothing answers then says nothing of the GPUs
@@ -149,11 +150,12 @@ class GpuWatch:
             self._say(f"row remap of {gpu}", remap_note(vitals))
             self._health.look(gpu, vitals, now=self._clock())
         self._tell()
-        if not gone:
+        is_missing = gone or self._is_nameless
+        if not is_missing:
             self._session_pause = REDISCOVER_SECONDS
-        if over or ((gone or not self._cards) and self._clock() >= self._next_session):
+        if over or ((is_missing or not self._cards) and self._clock() >= self._next_session):
             self._ended_session = self._ended_session or not over
-            await self._reopen(longer_next_time=gone and not over)
+            await self._reopen(longer_next_time=is_missing and not over)
         elif self._clock() >= self._next_discovery:
             await self._rediscover(answering)
 
@@ -203,14 +205,21 @@ class GpuWatch:
             self._say("discovery", str(exc) or "NVML does not list the GPUs")
             return
         self._say("discovery", "; ".join((*found.nameless, *found.notes)))
+        self._is_nameless = bool(found.nameless)
         names = frozenset(card.uuid for card in found.cards)
+        # What could not be read when the cards were found: its size and name are not known here yet.
+        mended = {
+            card.uuid
+            for card in found.cards
+            if not card.problem and card.uuid in self._cards and self._cards[card.uuid].problem
+        }
         # Neither a whole GPU that is not found nor an instance of one that does not answer is removed: they are lost.
         ended = {
             card.uuid
             for card in self._cards.values()
             if card.uuid not in names and card.mig is not None and card.mig.parent in answering
         }
-        change = (names - self._cards.keys()) | ended
+        change = (names - self._cards.keys()) | ended | mended
         if change and change != self._change:
             self._on_cards_changed(found)
         self._change = change

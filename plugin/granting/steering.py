@@ -27,7 +27,9 @@ def planned_ids(
         DeviceIdError: an ID is not of fracgpu's making.
     """
     must = {parse_device_id(text) for text in must_include}
-    offered = _by_gpu({parse_device_id(text) for text in available} | must)
+    # There may be thousands, and those of other GPUs are of no interest.
+    prefixes = tuple(f"{gpu}::" for gpu in planned)
+    offered = _by_gpu({parse_device_id(text) for text in available if text.startswith(prefixes)} | must)
     forced = _by_gpu(must)
     chosen: list[DeviceId] = []
     for gpu, wanted in planned.items():

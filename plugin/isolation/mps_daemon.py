@@ -38,8 +38,8 @@ _logger = logging.getLogger(__name__)
 class ComputeModes(Protocol):
     """Sets how many processes may use a GPU by themselves. Without the exclusive mode, a process evades MPS."""
 
-    def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
-        """Let only one process use a GPU (EXCLUSIVE_PROCESS: the MPS server), or any (DEFAULT). May block.
+    async def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
+        """Let only one process use a GPU (EXCLUSIVE_PROCESS: the MPS server), or any (DEFAULT).
 
         Raises:
             UnavailableError: NVML refuses.
@@ -128,7 +128,7 @@ class MpsDaemon:
             if self._child is not None:
                 await self._has_ended(within_seconds=_QUIT_SECONDS)
         for uuid in self._noted():
-            await asyncio.to_thread(self._modes.set, uuid, exclusive=False)
+            await self._modes.set(uuid, exclusive=False)
         self._marker.unlink(missing_ok=True)
 
     async def ask(self, command: str) -> str:
@@ -182,7 +182,7 @@ class MpsDaemon:
         except OSError as exc:
             raise UnavailableError(f"{self._marker} cannot be written: {exc.strerror}") from exc
         for uuid in self._gpus:
-            await asyncio.to_thread(self._modes.set, uuid, exclusive=True)
+            await self._modes.set(uuid, exclusive=True)
 
     async def _share_memory(self) -> None:
         """Bind our shared memory to where containers get theirs from; it needs the right to mount."""
@@ -307,7 +307,7 @@ class MpsDaemon:
         """The GPUs that we, or a plugin before us, have closed to others."""
         try:
             return tuple(GpuUuid(line) for line in self._marker.read_text().splitlines() if line)
-        except OSError:
+        except (OSError, UnicodeError):
             return ()
 
     def _last_words(self) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from fracgpu.errors import SettingError
-from fracgpu.process.configfile import parse_config, read_config
+from fracgpu.process.configfile import parse_config, read_config, shown
 from fracgpu.process.settings import file_key
 from fracgpu.sharing import SharingSpec
 from plugin.settings import PluginSettings
 from plugin.sharing.nvidia import read_nvidia
-from plugin.sharing.reading import read_specs, shown
+from plugin.sharing.reading import read_specs
 
 OWN_VERSION: Final = "v1alpha1"
 NVIDIA_VERSION: Final = "v1"

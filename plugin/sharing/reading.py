@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, cast, get_args
 
 from fracgpu.errors import SettingError
+from fracgpu.process.configfile import shown
 from fracgpu.quantities import MAX_MEMORY_UNIT, Mib
 from fracgpu.requests import MAX_SEATS
 from fracgpu.sharing import GpuRule, IsolationChoice, LabelRequirement, LabelSelector, SharingSpec
@@ -19,7 +20,6 @@ MAX_RESERVED: Final = 2**24
 _OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 _MAX_TERMS: Final = 64
 _MAX_TEXT: Final = 317  # the longest key of a label
-_SHOWN_LENGTH: Final = 80
 
 
 def read_specs(value: object, *, at: str) -> tuple[SharingSpec, ...]:
@@ -91,11 +91,6 @@ def read_number(value: object, *, at: str, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise SettingError(f"{at} is {shown(value)}; it must be a whole number from {low} to {high}")
     return value
-
-
-def shown(value: object) -> str:
-    """What was found, short enough for a sentence."""
-    return repr(value if isinstance(value, str) else str(value))[:_SHOWN_LENGTH]
 
 
 def _rule(value: object, *, at: str) -> GpuRule:

@@ -147,7 +147,7 @@ RESOURCES = {
         ("configmaps", ""),
         ("events", ""),
     ],
-    "fracgpu.io": [("gpunodes", ""), ("gpunodes", "status")],
+    "fracgpu.io": [("gpunodes", ""), ("gpunodes", "status"), ("sharingpolicies", ""), ("sharingpolicies", "status")],
     "coordination.k8s.io": [("leases", "")],
     "policy": [("poddisruptionbudgets", ""), ("poddisruptionbudgets", "status")],
 }

@@ -293,6 +293,6 @@ class TestCredentials:
         server.answers.extend([make_pod("u1", version=1)] * 2)
         await file_client.get(PODS, "p", namespace="default")
         (tmp_path / "token").write_text("two\n")
-        monkeypatch.setattr("fracgpu.kube.connection._CREDENTIALS_SECONDS", 0.0)
+        monkeypatch.setattr("fracgpu.kube.credentials._CREDENTIALS_SECONDS", 0.0)
         await file_client.get(PODS, "p", namespace="default")
         assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer one", "Bearer two"]

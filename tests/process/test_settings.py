@@ -110,8 +110,8 @@ def test_help_shows_meaning_default_and_variable(capsys: pytest.CaptureFixture[s
     assert "A service for tests." in text
     assert "--port PORT The port to listen on; 100% configurable. (default: 8080; environment: FRACGPU_PORT)" in text
     assert "The node that we run on. (required; environment: FRACGPU_NODE_NAME)" in text
-    assert "--is-strict, --no-is-strict" in text
-    assert "(default: none; environment: FRACGPU_READY_FILE)" in text
+    assert "--is-strict [true|false]" in text
+    assert "(not set by default; environment: FRACGPU_READY_FILE)" in text
 
 
 # --- lists, and a file
