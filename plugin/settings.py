@@ -65,8 +65,8 @@ class PluginSettings(ServiceSettings):
 
     isolation: IsolationChoice | None = None
     """How containers are kept within their shares: driver-limit (the driver's memory limits), mps, preload (a library
-    of your own), none (not at all: use is only measured), or auto (the strongest of those that this node has). Not given,
-    it is left to the file's rules, and without one it is auto."""
+    of your own), none (not at all: use is only measured), or auto (the strongest of those that this node has). Not
+    given, it is left to the file's rules, and without one it is auto."""
 
     mps_root: HostPath | None = None
     """A folder of the host, mounted here under the same path, for the pipes and shared memory of an MPS daemon that

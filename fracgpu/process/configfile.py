@@ -62,10 +62,7 @@ def parse_config(content: bytes) -> dict[str, Any]:
         raise SettingError(f"it is not YAML of the plain kind: {' '.join(str(exc).split())}") from exc
     except RecursionError as exc:
         raise SettingError("it is nested too deeply") from exc
-    except (
-        ValueError,
-        OverflowError,
-    ) as exc:  # bytes that are not text, a date that does not exist, a number of 5000 digits
+    except (ValueError, OverflowError) as exc:  # no text, a date that does not exist, a number of 5000 digits
         raise SettingError(f"it is not YAML of the plain kind: {exc}") from exc
     if document is None:
         return {}

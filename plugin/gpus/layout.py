@@ -197,8 +197,8 @@ def _settled(before: Gpu | None, now: Gpu, wanted: PendingShares, *, unit: Mib, 
             now,
             memory=kept.memory,
             healthy=False,
-            problem=f"it has {format_mib(now.memory)} now, less than the {kept.units} units of {unit} MiB in which pods "
-            "hold parts of it: it takes nobody until they have ended",
+            problem=f"it has {format_mib(now.memory)} now, less than the {kept.units} units of {unit} MiB in which "
+            "pods hold parts of it: it takes nobody until they have ended",
         )
     return msgspec.structs.replace(
         now,

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fracgpu.errors import SettingError
+from fracgpu.process.configfile import shown
 from fracgpu.requests import MAX_SEATS
 from fracgpu.sharing import GpuRule, IsolationChoice, SharingSpec
-from plugin.sharing.reading import MAX_RULES, read_list, read_number, shown
+from plugin.sharing.reading import MAX_RULES, read_list, read_number
 
 _FLAGS: Final = {
     "migStrategy": "migStrategy",

@@ -107,12 +107,19 @@ async def test_policies_that_change_before_the_first_list_are_heard_of(node: Sim
     head = {"apiVersion": "fracgpu.io/v1alpha1", "kind": "SharingPolicy"}
     await node.cluster.create("sharingpolicies", {**head, "metadata": {"name": "old"}, "spec": {"replicas": 8}})
     told: list[list[str]] = []
-    watch = PolicyWatch(client, on_change=lambda: told.append([one.metadata.name for one in watch.policies()]))
+    heard = asyncio.Event()
+
+    def note() -> None:
+        told.append([one.metadata.name for one in watch.policies()])
+        heard.set()
+
+    watch = PolicyWatch(client, on_change=note)
     await watch.first()
     await node.cluster.delete("sharingpolicies", "old")
     await node.cluster.create("sharingpolicies", {**head, "metadata": {"name": "new"}, "spec": {"replicas": 2}})
     running = asyncio.create_task(watch.run())
-    await watch._reflector.synced.wait()
+    async with asyncio.timeout(10):
+        await heard.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await client.close()

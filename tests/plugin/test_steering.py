@@ -33,7 +33,7 @@ def test_a_plan_that_cannot_be_followed_is_refused_with_numbers() -> None:
     with pytest.raises(AdmissionError, match=f"insists on devices of {B}, .* \\(2 units on {A}\\)"):
         planned_ids(units(A, 4) + units(B, 4), units(B, 1), {A: 2}, resource=RESOURCE_MEMORY)
     with pytest.raises(DeviceIdError):
-        planned_ids(["nvidia-0"], [], {A: 1}, resource=RESOURCE_MEMORY)
+        planned_ids([f"{A}::17"], [], {A: 1}, resource=RESOURCE_MEMORY)
 
 
 @dataclass(frozen=True)

@@ -63,5 +63,5 @@ class RecordedModes:
     def __init__(self) -> None:
         self.exclusive: dict[GpuUuid, bool] = {}
 
-    def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
+    async def set(self, uuid: GpuUuid, *, exclusive: bool) -> None:
         self.exclusive[uuid] = exclusive

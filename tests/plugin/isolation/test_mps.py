@@ -177,7 +177,7 @@ async def test_the_daemons_shared_memory_is_bound_for_the_containers(node: Node,
 
 
 async def test_a_compute_mode_that_cannot_be_set_is_said_not_served(node: Node) -> None:
-    def refuse(uuid: str, *, exclusive: bool) -> None:
+    async def refuse(uuid: str, *, exclusive: bool) -> None:
         raise UnavailableError(f"NVML does not let us set the compute mode of {uuid}")
 
     node.modes.set = refuse  # type: ignore[method-assign]
