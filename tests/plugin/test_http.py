@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,7 @@ Get = Callable[..., Awaitable[tuple[int, str, str]]]
 @asynccontextmanager
 async def serving(metrics: Metrics, **checks: Check) -> AsyncIterator[Get]:
     app = HttpApp(registry=metrics.registry, checks=checks)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, bounds_headers=True)
     await server.start()
     try:
         async with aiohttp.ClientSession(server.url) as session:
@@ -124,3 +125,24 @@ def test_what_is_gone_vanishes() -> None:
     assert value("fracgpu_plugin_sharing_problems", {"reason": "Conflict"}) == 2
     metrics.sharing(None)
     assert value("fracgpu_plugin_sharing_problems", {"reason": "Conflict"}) == 0
+
+
+async def test_a_header_without_an_end_is_not_read_for_ever() -> None:
+    app = HttpApp(registry=Metrics().registry, checks={})
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, bounds_headers=True)
+    await server.start()
+    _reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionError):
+                await _flood(writer)
+    finally:
+        writer.close()
+        await server.stop()
+
+
+async def _flood(writer: asyncio.StreamWriter) -> None:
+    for _ in range(2000):  # 128 MiB: far more than the system's own buffers take
+        writer.write(b"a" * 65536)
+        await writer.drain()

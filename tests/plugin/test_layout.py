@@ -174,3 +174,14 @@ def test_no_step_changes_the_size_of_what_is_held(steps: list[tuple[int, int, in
         spec = after
     final = settle(spec, BOTH, wishes(replicas, reserved=reserved), unit=Mib(unit), held=())
     assert final == wanted_spec(BOTH, wishes(replicas, reserved=reserved), unit=Mib(unit))
+
+
+def test_a_gpu_that_comes_back_smaller_than_what_is_held_takes_nobody_until_that_has_ended() -> None:
+    smaller = [Card(A, 0, "NVIDIA A100", Mib(20480)), BOTH[1]]
+    (a, b) = settle(HELD, smaller, wishes(4), unit=Mib(512), held={A}).gpus
+    assert (a.healthy, a.units, b.healthy) == (False, 80, True)
+    assert "20 GiB now, less than the 80 units" in a.problem
+    (a, _) = settle(HELD, smaller, wishes(4), unit=Mib(512), held=()).gpus
+    assert (a.healthy, a.units) == (True, 40)
+    (a, _) = settle(HELD, BOTH, wishes(4, reserved=4096), unit=Mib(512), held={A}).gpus
+    assert a.healthy, "more reserved memory takes nothing from those who are there"

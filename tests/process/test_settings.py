@@ -1,5 +1,6 @@
 """What a service is told, and how it answers when it was told wrong."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import Field, SecretStr, field_validator
 
 from fracgpu.errors import SettingError
+from fracgpu.process.configfile import parse_config, read_config, shown
 from fracgpu.process.settings import ServiceSettings
 
 
@@ -229,3 +231,23 @@ def test_a_wrong_file(case: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"absent.yaml cannot be read: No such file or directory"):
         FileSettings.load([*NODE, f"--config-file={tmp_path}/absent.yaml"])
+
+
+def test_what_is_no_regular_file_is_no_file_of_settings(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(SettingError, match=r"is not a regular file|cannot be read"):
+            read_config(path)
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 6000, "0b" + "1" * 20000, ":".join(["59"] * 5000) + ".5"])
+def test_numbers_of_thousands_of_digits_are_a_sentence(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        shown_or_refused(number)
+    assert len(str(caught.value)) < 500
+
+
+def shown_or_refused(number: str) -> None:
+    """As a caller does with a value of the wrong kind."""
+    document = parse_config(f"port: {number}".encode())
+    raise SettingError(f"port is {shown(document['port'])}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fracgpu.names import GpuUuid
+from fracgpu.quantities import Mib
 from playground.node.nvml import (
     SimulatedGpu,
     SimulatedMig,
@@ -236,3 +237,22 @@ async def test_the_running_watch_hears_of_errors_and_ends(watch: GpuWatch, told:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert await asyncio.to_thread(nvml.close)
+
+
+async def test_a_card_that_could_not_be_read_at_first_is_news_when_it_can_be(
+    nvml: Nvml, told: Told, state: Path
+) -> None:
+    unread = replace(nvml.cards("mixed").cards[0], product="", memory=Mib(0), problem="NVML says it is lost")
+    watch = GpuWatch(
+        nvml,
+        [unread, *nvml.cards("mixed").cards[1:]],
+        mig_strategy="mixed",
+        on_change=told.problems.append,
+        on_xid=lambda *_: None,
+        on_cards_changed=told.cards.append,
+        clock=lambda: told.now,
+    )
+    for _ in range(8):
+        await later(watch, told)
+    (found,) = told.cards
+    assert [card.problem for card in found.cards] == ["", ""]
