@@ -34,6 +34,7 @@ from fracgpu.names import (
     GPUNODE_PLURAL,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
+    SHARINGPOLICY_PLURAL,
     GpuUuid,
     NodeName,
     PodUid,
@@ -311,8 +312,9 @@ class Cluster:
 
     def _define(self) -> None:
         api = Api(self.plane)
-        (crd,) = documents("crds/gpunodes.fracgpu.io.yaml")
-        self.plane.define(crd)
+        for plural in (GPUNODE_PLURAL, SHARINGPOLICY_PLURAL):
+            (crd,) = documents(f"crds/{plural}.{DOMAIN}.yaml")
+            self.plane.define(crd)
         for manifest in documents("rbac.yaml"):
             api.apply(manifest)
         for user, verb in ((EXTENDER, "watch"), (PLUGIN, "patch")):

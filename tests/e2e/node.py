@@ -11,8 +11,9 @@ from typing import Final
 
 from cli.simulation import SimulatedNode
 from fracgpu.device_ids import parse_device_id
-from fracgpu.names import RESOURCE_MEMORY, GpuUuid, PodUid
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, PodUid
 from fracgpu.quantities import seat_units
+from playground.cluster import JsonObject
 from playground.node import cri_pb2 as pb
 from playground.node.cgroups import CgroupTree
 from playground.node.cri import LABEL_CONTAINER, LABEL_POD_UID, ContainerRuntimeStub, Context, CriContainer
@@ -95,6 +96,7 @@ class RealNode:
         name: of the Node.
         gpus: the UUIDs of its GPUs, each of ``UNITS`` units and ``SEATS`` seats.
         kubelet, runtime, plugin: the parts.
+        nvml_state: what NVML says of the GPUs (see `playground.node.nvml`).
     """
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
@@ -106,10 +108,10 @@ class RealNode:
         self.kubelet.runtime = self.runtime
         simulated = SimulatedNode(self.name, "Simulated GPU", GPU_MIB, 2).gpus()
         self.gpus = [GpuUuid(gpu.uuid) for gpu in simulated]
-        self._state = folder / "gpus.json"
-        write_state(self._state, simulated)
+        self.nvml_state = folder / "gpus.json"
+        write_state(self.nvml_state, simulated)
         self.plugin = cluster.service(
-            *("plugin", "-m", "playground.node.plugin_launcher", str(self._state), "--"),
+            *("plugin", "-m", "playground.node.plugin_launcher", str(self.nvml_state), "--"),
             *("--node-name", self.name, "--kubeconfig", str(cluster.plane.kubeconfig(PLUGIN))),
             *("--kubelet-socket", str(self.kubelet.plugins_folder / "kubelet.sock")),
             *("--port", "0"),
@@ -145,13 +147,14 @@ class RealNode:
     def _registrations(self) -> int:
         return self.plugin.log.read_text().count('"event":"registered"')
 
-    async def offers_gpus(self) -> None:
-        """Wait until the Node offers the units and seats of its GPUs."""
-        await until(
+    async def offers_gpus(self, *, units: int = 2 * UNITS, seats: int = 2 * SEATS) -> JsonObject:
+        """Wait until the Node offers so many units and seats of its GPUs; without an argument, all."""
+        want = {RESOURCE_MEMORY: str(units), RESOURCE_REPLICA: str(seats)}
+        return await until(
             self._cluster.api,
             "nodes",
             self.name,
-            lambda found: found.get("status", {}).get("allocatable", {}).get(RESOURCE_MEMORY) == str(2 * UNITS),
+            lambda found: want.items() <= found.get("status", {}).get("allocatable", {}).items(),
         )
 
     async def clean(self) -> None:
