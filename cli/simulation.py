@@ -210,9 +210,9 @@ class Simulation:
         self._stack.push_async_callback(self.api.stop)
         (self._directory / "kubeconfig").write_text(self.api.kubeconfig())
         for kubelet in self.kubelets.values():
-            await kubelet.start()
             self._stack.push_async_callback(kubelet.runtime.close)
-            self._stack.push_async_callback(kubelet.stop)
+            self._stack.push_async_callback(kubelet.stop)  # before it starts: it may be interrupted half way
+            await kubelet.start()
         self._on_step("Redis")
         if self.redis is not None:
             await self.redis.start()

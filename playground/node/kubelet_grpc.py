@@ -215,5 +215,9 @@ async def _serve(path: Path, register: Callable[[grpc.aio.Server], None]) -> grp
     server = grpc.aio.server()
     register(server)
     server.add_insecure_port(f"unix:{path}")
-    await server.start()
+    try:
+        await server.start()
+    except BaseException:  # cancelled, for one: it must not outlive its event loop
+        await server.stop(grace=None)
+        raise
     return server

@@ -37,7 +37,7 @@ def planned_ids(
         if len(here) < wanted:
             raise AdmissionError(
                 f"the pod is planned on {gpu} with {amount(wanted, resource)}, and the kubelet has "
-                f"{amount(len(here), resource)} of it left: pods that fracgpu did not place hold the rest"
+                f"{amount(len(here), resource)} of it left: other pods hold the rest"
             )
         chosen += here[:wanted]
     unplanned = sorted(gpu for gpu, ids in forced.items() if len(ids) > planned.get(gpu, 0))

@@ -454,7 +454,8 @@ async def test_the_disk_of_the_journal_is_full(node: SimulatedNode) -> None:
 
 
 IMPATIENT: Final = (
-    "import sys, plugin.app\nplugin.app._PREPARE_SECONDS = 0.2\nfrom plugin.__main__ import main\nsys.exit(main())"
+    "import sys\nfrom plugin import means\nassert means._PREPARE_SECONDS\nmeans._PREPARE_SECONDS = 0.2\n"
+    "from plugin.__main__ import main\nsys.exit(main())"
 )
 """The plugin, which looks again after 0.2 s instead of half a minute."""
 
