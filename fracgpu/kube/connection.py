@@ -124,7 +124,7 @@ class Connection:
             if lines.is_mid_line:
                 raise KubeError(f"the connection was cut in the middle of an event ({what})")
         finally:
-            response.close()
+            _cut(response)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -154,6 +154,14 @@ class Connection:
             proxy=self._access.proxy,
             server_hostname=self._access.server_name,
         )
+
+
+def _cut(response: aiohttp.ClientResponse) -> None:
+    """End a stream at once: to say goodbye over TLS waits for the server's, longer than our event loop may last."""
+    transport = response.connection.transport if response.connection is not None else None
+    response.close()
+    if transport is not None:
+        transport.abort()
 
 
 async def _next_chunk(response: aiohttp.ClientResponse, what: str) -> bytes:
