@@ -49,7 +49,7 @@ async def serve(argv: Sequence[str], settings: PluginSettings, file: PluginFile,
                 break
             following = Life(argv, *(life.next if life else (settings, file)), lasting)
             try:
-                is_prepared = await _unless(stop, following.prepare(is_first=life is None))
+                is_prepared = await _done_unless(stop, following.prepare(is_first=life is None))
             except (FracgpuError, ExceptionGroup) as exc:
                 await following.end()
                 errors = list(errors_in(exc))
@@ -75,13 +75,15 @@ async def serve(argv: Sequence[str], settings: PluginSettings, file: PluginFile,
         await lasting.close()
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, bool]) -> bool:
-    """Do some work; False where the process is to end before it is done."""
+async def _done_unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do some work; whether it was done before the process is to end."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else False
+        if working.done():
+            await working
+        return working.done()
     finally:
         stopping.cancel()
         working.cancel()

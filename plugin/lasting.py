@@ -39,18 +39,22 @@ class Lasting:
         return self._http
 
     async def front_at(self, kubelet: Path) -> KubeletFront:
-        """What the kubelet with this socket sees.
+        """What the kubelet with this socket sees, or will see from `show` on.
 
         Raises:
             SettingError: our sockets cannot be made beside it.
         """
-        if self.front is None or self.front.kubelet != kubelet:
-            front = KubeletFront(kubelet, metrics=self.metrics)
-            await front.start()
-            before, self.front = self.front, front
-            if before is not None:
-                await before.close()
-        return self.front
+        if self.front is not None and self.front.kubelet == kubelet:
+            return self.front
+        front = KubeletFront(kubelet, metrics=self.metrics)
+        await front.start()
+        return front
+
+    async def show(self, front: KubeletFront) -> None:
+        """Have this front, and no other any more."""
+        before, self.front = self.front, front
+        if before is not None and before is not front:
+            await before.close()
 
     async def close(self) -> None:
         """End all of it."""

@@ -52,7 +52,7 @@ class Life:
         self.changed = asyncio.Event()
         self.over = asyncio.Event()
 
-    async def prepare(self, *, is_first: bool) -> bool:
+    async def prepare(self, *, is_first: bool) -> None:
         """Learn all that can be learned while another life may still go on.
 
         Raises:
@@ -90,20 +90,25 @@ class Life:
             isolate=lambda wish, on_change: isolate(wish, means, self._gpus, on_change),
         )
         self._front = await self._lasting.front_at(settings.kubelet_socket)
+        if self._front is not self._lasting.front:
+            self._closing.push_async_callback(self._give_up_front, self._front)
         self._task = asyncio.create_task(self._live(self._plugin, self._front, injection, means), name="life")
         self._task.add_done_callback(lambda _: self.over.set())
         await first_of(self._prepared, self.over)
         self.raise_for_defect()
-        return True
 
     async def serve(self) -> None:
-        """Answer the kubelet from now on; whoever did before has ended."""
-        plugin, found = self._plugin, self._found
-        if plugin is None or found is None:
-            return
+        """Answer the kubelet from now on; whoever did before has ended, and this life is prepared."""
+        plugin, front, found = self._plugin, self._front, self._found
+        if plugin is None or front is None or found is None:
+            raise RuntimeError("this life has not been prepared")
+        await self._lasting.show(front)
         self._lasting.unready = self._unready
         self._gpus.on_problems = lambda: plugin.report(self._gpus.problems)
         self._gpus.follow(found, self._settings)
+        plugin.report(
+            self._gpus.problems
+        )  # of a GPU that fell ill while this life was prepared, the one before was told
         self._may_serve.set()
 
     def raise_for_defect(self) -> None:
@@ -141,6 +146,11 @@ class Life:
             tasks.create_task(end_leftover(means, self._gpus, plugin), name="MPS of before")
             if self._settings.config_file is not None:
                 tasks.create_task(self._follow_file(self._settings.config_file), name="file watch")
+
+    async def _give_up_front(self, front: KubeletFront) -> None:
+        """Close what the kubelet was never shown."""
+        if front is not self._lasting.front:
+            await front.close()
 
     async def _follow_plugin(self, plugin: DevicePlugin) -> None:
         await plugin.outdated.wait()

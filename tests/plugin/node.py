@@ -17,7 +17,7 @@ from playground.node.containers import Container
 from playground.node.kubelet import Kubelet
 from plugin.deviceplugin import DevicePlugin
 from plugin.gpus.cards import Card
-from plugin.gpus.layout import RESOURCES
+from plugin.gpus.layout import RESOURCES, Problems
 from plugin.injection.injector import Injector
 from plugin.isolation.none import Advisory
 from plugin.kubelet.cgroups import PodCgroups
@@ -88,11 +88,12 @@ class SimulatedNode:
         *,
         has_kubelet: bool = True,
         rules: Sequence[SharingSpec] = (),
+        problems: Problems | None = None,
         **more: Any,
     ) -> AsyncIterator[DevicePlugin]:
         """Run the plugin, registered where there is a kubelet; leaving ends it as SIGTERM does.
 
-        `rules` are those of its file, `more` are settings.
+        `rules` are those of its file, `problems` those of GPUs that fell ill, `more` are settings.
         """
         kubeconfig = self.folder / "kubeconfig"
         kubeconfig.write_text(self.api.kubeconfig())
@@ -112,7 +113,7 @@ class SimulatedNode:
             settings,
             rules=rules,
             cards=cards,
-            problems={},
+            problems={},  # when the life was prepared
             client=client,
             devices=devices,
             cgroups=PodCgroups(self.cgroup_root),
@@ -131,6 +132,7 @@ class SimulatedNode:
         front = KubeletFront(settings.kubelet_socket, metrics=Metrics())
         await front.start()
         may_serve = asyncio.Event()
+        plugin.report(problems or {})  # and by the time it may serve
         may_serve.set()
         running = asyncio.create_task(plugin.run(front, prepared=asyncio.Event(), may_serve=may_serve))
         try:

@@ -195,3 +195,24 @@ async def test_a_watch_that_ends_by_a_defect_is_noticed(tmp_path: Path) -> None:
         await session.broken.wait()
     assert isinstance(session.defect, ValueError)
     await session.close()
+
+
+async def test_a_life_that_cannot_begin_takes_nothing_from_the_one_that_goes_on(node: SimulatedNode) -> None:
+    elsewhere = node.folder / "elsewhere"
+    elsewhere.mkdir()
+    async with plugin_with_file(node, gpus=GPUS[:1]) as (running, file):
+        await node.cluster.patch("nodes", NODE, {"status": {"capacity": {"nvidia.com/gpu": "1"}}}, subresource="status")
+        file.write_text(f"version: v1alpha1\nkubeletSocket: {elsewhere / 'kubelet.sock'}\n")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(4):
+                await running.wait()
+        await node.create("later", {"main": [Share(UUIDS[0], 4)]})  # type: ignore[arg-type]
+        await node.until_phase("later", "Running")
+        assert node.kubelet.heard.empty(), "the streams stayed open"
+
+
+async def test_what_fell_ill_while_a_life_was_prepared_is_known_to_it(node: SimulatedNode) -> None:
+    async with node.plugin(problems={B: "it has fallen off the bus"}) as plugin:
+        await node.until("gpunodes", NODE, lambda found: not found["spec"]["gpus"][1].get("healthy", True))
+        plugin.report({})
+        await node.until("gpunodes", NODE, lambda found: found["spec"]["gpus"][1].get("healthy", True))
