@@ -55,8 +55,8 @@ def gpu_node(
     )
 
 
-def grant(uid: str, gpu: str, *, units: int) -> Grant:
-    return Grant(PodUid(uid), "team-a", uid, {"main": (Share(GpuUuid(gpu), units),)})
+def grant(uid: str, gpu: str, *, units: int, name: str = "") -> Grant:
+    return Grant(PodUid(uid), "team-a", name or uid, {"main": (Share(GpuUuid(gpu), units),)})
 
 
 def claim(

@@ -225,7 +225,7 @@ async def test_a_grant_is_believed_before_the_word_that_all_was_seen(api: ApiSer
     """The plugin keeps a grant until the pod's processes are gone, however long ago the pod was deleted."""
     pod = await bound(api, replicas[0], "p", units=60)
     await api.cluster.delete("pods", "p", namespace="team-a", grace_seconds=0)
-    lingering = grant(pod["metadata"]["uid"], "GPU-a", units=60)
+    lingering = grant(pod["metadata"]["uid"], "GPU-a", units=60, name="p")
     await announce(api, gpu_node("node-1", "GPU-a", observed="999999", grants=(lingering,)))
     other = await create_pod(api, "other", units=60)
     assert "as soon as the shares of team-a/p" in (await answer(replicas[0], other))["Error"]
