@@ -11,9 +11,9 @@ from typing import Final
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
-from extender.placement.binpack import MAX_SCORE
 from extender.placement.explaining import Explanation, explain
 from extender.placement.fitting import choose, fits
+from extender.placement.ranks import MAX_SCORE
 from extender.surveys import UNKNOWN_NODE
 from extender.wire import HostPriority
 from fracgpu.errors import ConflictError, RequestError

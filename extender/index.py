@@ -299,6 +299,7 @@ def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share], by_seats: Mapping[
             product=gpu.product,
             numa_node=gpu.numa_node if has_hints else None,
             seat_units=by_seats.get(gpu.uuid, 0),
+            memory=gpu.memory,
         )
 
 

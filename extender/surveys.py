@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
-from extender.placement import binpack
 from extender.placement.explaining import reason_key, why_not
 from extender.placement.fitting import could_ever_fit, fits
+from extender.placement.policies import policy_of
 from extender.placement.views import NodeView
 from extender.wire import HostPriority
 from fracgpu.names import NodeName
 from fracgpu.quantities import Mib
-from fracgpu.requests import ContainerRequest, PodRequest
+from fracgpu.requests import PodRequest
 
 UNKNOWN_NODE: Final = "has no GPUs known to fracgpu (no GPUNode object: is the device plugin running there?)"
 _KEPT: Final = 12
@@ -88,6 +88,7 @@ class Survey:
     def __init__(self, request: PodRequest, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
         self._request = request
         self._unit = unit
+        self._policy = policy_of(request)
         self._reasons: dict[int, str] = {}  # see `reason_key` -> reason
         self._refusals: dict[tuple[str, bool], Refusal] = {}  # reason, resolvable -> refusal
         self.refusals = _Kept(view, lambda _, view: self.refusal_of(view))
@@ -119,10 +120,10 @@ class Survey:
 
     def rank_of(self, name: NodeName, view: NodeView | None) -> Ranked:
         """What a node is worth, seen in this way."""
-        rank = binpack.rank(view, self._request) if view is not None and view.unit == self._unit else None
+        rank = self._policy.rank(view, self._request) if view is not None and view.unit == self._unit else None
         if view is None or rank is None:
             return Ranked(True, 0, 0, name, HostPriority(name, 0))
-        return Ranked(False, *rank, name, HostPriority(name, binpack.score(rank, view, self._request)))
+        return Ranked(False, *rank, name, HostPriority(name, self._policy.score(rank, view, self._request)))
 
 
 class Surveys:
@@ -131,7 +132,7 @@ class Surveys:
     def __init__(self, *, view: Callable[[NodeName], NodeView | None], unit: Mib) -> None:
         self._view = view
         self._unit = unit
-        self._kept: OrderedDict[PodRequest | ContainerRequest, Survey] = OrderedDict()  # kind -> survey, last used last
+        self._kept: OrderedDict[PodRequest, Survey] = OrderedDict()  # kind -> survey, last used last
 
     def of(self, request: PodRequest) -> Survey:
         """The survey of a request, perhaps a new one."""
@@ -155,11 +156,11 @@ class Surveys:
         self._kept.clear()
 
 
-def _kind_of(request: PodRequest) -> PodRequest | ContainerRequest:
+def _kind_of(request: PodRequest) -> PodRequest:
     """What requests have in common to which every node says the same: of one container the name does not matter."""
     if len(request.containers) > 1:
         return request
-    return replace(request.containers[0], container="")
+    return PodRequest((replace(request.containers[0], container=""),), request.policy)
 
 
 def _foreign_unit(view: NodeView, unit: Mib) -> str:

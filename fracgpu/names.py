@@ -18,7 +18,8 @@ RESOURCE_MEMORY: Final = "fracgpu.io/memory"
 RESOURCE_REPLICA: Final = "fracgpu.io/replica"
 """Counted in seats: time slices, 1/R of a GPU each."""
 
-# Annotations that users write on a pod.
+# Annotations that users write on a pod. Those in `PER_CONTAINER_ANNOTATIONS` may be followed by a dot and a container's
+# name, and then speak of that container only: ``fracgpu.io/gpu-memory.trainer``.
 ANNOTATION_GPU_MEMORY: Final = "fracgpu.io/gpu-memory"
 ANNOTATION_GPU_FRACTION: Final = "fracgpu.io/gpu-fraction"
 ANNOTATION_GPU_COUNT: Final = "fracgpu.io/gpu-count"
@@ -27,20 +28,24 @@ ANNOTATION_GPU_MODEL: Final = "fracgpu.io/gpu-model"
 ANNOTATION_EXCLUDE_GPU_MODEL: Final = "fracgpu.io/exclude-gpu-model"
 ANNOTATION_GPU_UUID: Final = "fracgpu.io/gpu-uuid"
 ANNOTATION_EXCLUDE_GPU_UUID: Final = "fracgpu.io/exclude-gpu-uuid"
-USER_ANNOTATIONS: Final = (
-    ANNOTATION_GPU_MEMORY,
-    ANNOTATION_GPU_FRACTION,
-    ANNOTATION_GPU_COUNT,
-    ANNOTATION_CONTAINER,
+ANNOTATION_MIN_GPU_MEMORY: Final = "fracgpu.io/min-gpu-memory"
+ANNOTATION_POLICY: Final = "fracgpu.io/policy"
+SIZE_ANNOTATIONS: Final = (ANNOTATION_GPU_MEMORY, ANNOTATION_GPU_FRACTION)
+SELECTION_ANNOTATIONS: Final = (
     ANNOTATION_GPU_MODEL,
     ANNOTATION_EXCLUDE_GPU_MODEL,
     ANNOTATION_GPU_UUID,
     ANNOTATION_EXCLUDE_GPU_UUID,
+    ANNOTATION_MIN_GPU_MEMORY,
 )
+PER_CONTAINER_ANNOTATIONS: Final = (*SIZE_ANNOTATIONS, ANNOTATION_GPU_COUNT, *SELECTION_ANNOTATIONS)
+USER_ANNOTATIONS: Final = (*PER_CONTAINER_ANNOTATIONS, ANNOTATION_CONTAINER, ANNOTATION_POLICY)
 
 # Annotations that only fracgpu writes.
 ANNOTATION_ALLOCATION: Final = "fracgpu.io/allocation"
 """The plan of a bound pod, written by the Binding itself."""
+ANNOTATION_UNDERSTOOD: Final = "fracgpu.io/understood"
+"""What the webhook made of a request in another tool's language, and what that request was."""
 
 # The custom resource GPUNode: cluster-scoped, named as the node.
 API_VERSION: Final = "v1alpha1"

@@ -6,24 +6,23 @@ units is the webhook's part and not done here.
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
+from fracgpu.annotations import Asked, PlacementPolicy, PodAnnotations, parse_fraction, parse_gpu_count, parse_policy
 from fracgpu.errors import QuantityError, RequestError
 from fracgpu.names import (
     ANNOTATION_CONTAINER,
     ANNOTATION_GPU_COUNT,
     ANNOTATION_GPU_FRACTION,
     ANNOTATION_GPU_UUID,
+    ANNOTATION_POLICY,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
 )
 from fracgpu.pods import Container, Pod
-from fracgpu.quantities import parse_count, parse_quantity
+from fracgpu.quantities import parse_count
 from fracgpu.selectors import GpuSelector, selector_of
 
-MAX_GPUS: Final = 64
-"""More GPUs than any one node has; a larger count is a typing mistake."""
 MAX_SEATS: Final = 1024
 """More seats than any replica count; a fraction that needs more is a typing mistake."""
 MAX_CONTAINERS: Final = 16
@@ -54,9 +53,15 @@ class ContainerRequest:
 
 @dataclass(frozen=True, slots=True)
 class PodRequest:
-    """What a pod asks: at least one container request; all of units, or all of seats."""
+    """What a pod asks.
+
+    Attributes:
+        containers: at least one; all of units, or all of seats.
+        policy: how it chooses among the places that fit; None leaves that to the cluster.
+    """
 
     containers: tuple[ContainerRequest, ...]
+    policy: PlacementPolicy | None = None
 
 
 def gpu_resource_names(container: Container) -> tuple[str, ...]:
@@ -99,59 +104,28 @@ def request_of(pod: Pod) -> PodRequest | None:
             f"{len(holders)} containers of the pod ask for GPUs, and at most {MAX_CONTAINERS} may; spread them over "
             "several pods"
         )
+    annotations = PodAnnotations(pod.annotations)
     first_app = next((container for container, _ in holders if container in pod.containers), holders[0][0])
-    target = pod.annotations.get(ANNOTATION_CONTAINER) or first_app.name
-    selector = selector_of(pod.annotations)
+    named = annotations.of_pod.get(ANNOTATION_CONTAINER)
+    target = (named and named.text) or first_app.name
+    policy = annotations.of_pod.get(ANNOTATION_POLICY)
     return PodRequest(
         tuple(
-            _container_request(container, name, pod.annotations if container.name == target else {}, selector=selector)
+            _container_request(container, name, annotations.about(container.name, is_target=container.name == target))
             for container, name in holders
-        )
+        ),
+        None if policy is None else parse_policy(policy),
     )
 
 
-def parse_gpu_count(text: str) -> int:
-    """Read ``fracgpu.io/gpu-count``.
-
-    Raises:
-        RequestError: not a whole number from 1 to `MAX_GPUS`.
-    """
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 9 and 1 <= int(digits) <= MAX_GPUS):
-        raise RequestError(
-            f"annotation {ANNOTATION_GPU_COUNT} is {text[:64]!r}; it is the number of GPUs, a whole number from 1 to "
-            f'{MAX_GPUS}, for example "2"'
-        )
-    return int(digits)
-
-
-def parse_fraction(text: str) -> Fraction:
-    """Read ``fracgpu.io/gpu-fraction``: an exact number above 0 and at most 1.
-
-    Raises:
-        RequestError: anything else.
-    """
-    try:
-        fraction = parse_quantity(text.strip())
-    except QuantityError:
-        fraction = Fraction(0)
-    if not 0 < fraction <= 1:
-        raise RequestError(
-            f"annotation {ANNOTATION_GPU_FRACTION} is {text[:64]!r}; it is the part of one GPU, above 0 and at most 1, "
-            'for example "0.25"'
-        )
-    return fraction
-
-
-def _container_request(
-    container: Container, resource: str, annotations: dict[str, str], *, selector: GpuSelector | None
-) -> ContainerRequest:
-    """Split a container's limit over its GPUs; `annotations` are the pod's where they speak of this container."""
+def _container_request(container: Container, resource: str, asked: Asked) -> ContainerRequest:
+    """Split a container's limit over its GPUs; `asked` are the annotations that speak of it."""
     amount = _amount(container, resource)
-    gpus = parse_gpu_count(annotations[ANNOTATION_GPU_COUNT]) if ANNOTATION_GPU_COUNT in annotations else 1
+    count, selector = asked.get(ANNOTATION_GPU_COUNT), selector_of(asked)
+    gpus = 1 if count is None else parse_gpu_count(count)
     if selector is not None and 0 < len(set(selector.uuids)) < gpus:
         raise RequestError(
-            f"annotation {ANNOTATION_GPU_UUID} names fewer GPUs than container {container.name!r} asks for "
+            f"annotation {asked[ANNOTATION_GPU_UUID].key} names fewer GPUs than container {container.name!r} asks for "
             f"({gpus}, {ANNOTATION_GPU_COUNT}); name at least {gpus}"
         )
     share, rest = divmod(amount, gpus)
@@ -163,14 +137,12 @@ def _container_request(
     if resource == RESOURCE_MEMORY:
         return ContainerRequest(container.name, gpus, units=share, seats=0, selector=selector)
     replicas = None
-    if ANNOTATION_GPU_FRACTION in annotations:
-        fraction = parse_fraction(annotations[ANNOTATION_GPU_FRACTION])
-        exact = share / fraction
+    if (part := asked.get(ANNOTATION_GPU_FRACTION)) is not None:
+        exact = share / parse_fraction(part)
         if exact.denominator != 1:
             raise RequestError(
-                f"container {container.name!r} has the limit {resource}: {amount}, which is not the part "
-                f"{annotations[ANNOTATION_GPU_FRACTION]} of a whole number of seats; remove the limit and let "
-                f"{ANNOTATION_GPU_FRACTION} set it"
+                f"container {container.name!r} has the limit {resource}: {amount}, which is not the part {part.text} "
+                f"of a whole number of seats; remove the limit and let {part.key} set it"
             )
         replicas = int(exact)
     return ContainerRequest(container.name, gpus, units=0, seats=share, replicas=replicas, selector=selector)

@@ -1,21 +1,25 @@
-"""Which GPUs a pod accepts: by model and by UUID, read from its annotations."""
+"""Which GPUs a container accepts: by model, by UUID and by size, read from its pod's annotations."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
+from fracgpu.annotations import Asked, parse_memory
 from fracgpu.errors import RequestError
 from fracgpu.names import (
     ANNOTATION_EXCLUDE_GPU_MODEL,
     ANNOTATION_EXCLUDE_GPU_UUID,
     ANNOTATION_GPU_MODEL,
     ANNOTATION_GPU_UUID,
+    ANNOTATION_MIN_GPU_MEMORY,
     GpuUuid,
 )
+from fracgpu.quantities import Mib, format_mib
 
 _MAX_TERMS: Final = 64
 _MAX_LENGTH: Final = 4096  # of all of them: 64 UUIDs and more
+_MIB_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,20 @@ class GpuSelector:
         not_models: none of these may match it.
         uuids: it has to be one of these.
         not_uuids: it may be none of these.
+        min_memory: in MiB; it has to have at least that much memory in all, whoever uses it.
     """
 
     models: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
     uuids: tuple[GpuUuid, ...] = ()
     not_uuids: tuple[GpuUuid, ...] = ()
+    min_memory: int = 0
 
-    def accepts(self, *, uuid: GpuUuid, product: str) -> bool:
-        """Whether a GPU is acceptable."""
+    def accepts(self, *, uuid: GpuUuid, product: str, memory: Mib) -> bool:
+        """Whether a GPU is acceptable; `memory` is all of its memory, in MiB."""
         return (
-            (not self.uuids or uuid in self.uuids)
+            memory >= self.min_memory
+            and (not self.uuids or uuid in self.uuids)
             and uuid not in self.not_uuids
             and (not self.models or any(matches_model(pattern, product) for pattern in self.models))
             and not any(matches_model(pattern, product) for pattern in self.not_models)
@@ -50,7 +57,10 @@ class GpuSelector:
             ("", self.uuids),
             ("not ", self.not_uuids),
         )
-        return ", ".join(prefix + " or ".join(terms) for prefix, terms in parts if terms)
+        found = [prefix + " or ".join(terms) for prefix, terms in parts if terms]
+        if self.min_memory:
+            found.append(f"with at least {format_mib(self.min_memory)} in all")
+        return ", ".join(found)
 
 
 @lru_cache(maxsize=4096)
@@ -78,36 +88,38 @@ def matches_model(pattern: str, product: str) -> bool:
     return len(pattern) in _past_stars(pattern, reached)
 
 
-def selector_of(annotations: Mapping[str, str]) -> GpuSelector | None:
-    """Read a pod's selection; None where it takes any GPU.
+def selector_of(asked: Asked) -> GpuSelector | None:
+    """Read a container's selection; None where it takes any GPU.
 
     Raises:
         RequestError: an annotation names nothing, or too much.
     """
-    terms = [
-        _terms(name, annotations)
+    models, not_models, uuids, not_uuids = (
+        _terms(name, asked)
         for name in (
             ANNOTATION_GPU_MODEL,
             ANNOTATION_EXCLUDE_GPU_MODEL,
             ANNOTATION_GPU_UUID,
             ANNOTATION_EXCLUDE_GPU_UUID,
         )
-    ]
-    if not any(terms):
+    )
+    size = asked.get(ANNOTATION_MIN_GPU_MEMORY)
+    min_memory = 0 if size is None else ceil(parse_memory(size) / _MIB_BYTES)
+    if not (models or not_models or uuids or not_uuids or min_memory):
         return None
-    models, not_models, uuids, not_uuids = terms
-    return GpuSelector(models, not_models, tuple(map(GpuUuid, uuids)), tuple(map(GpuUuid, not_uuids)))
+    return GpuSelector(models, not_models, tuple(map(GpuUuid, uuids)), tuple(map(GpuUuid, not_uuids)), min_memory)
 
 
-def _terms(name: str, annotations: Mapping[str, str]) -> tuple[str, ...]:
-    if name not in annotations:
+def _terms(name: str, asked: Asked) -> tuple[str, ...]:
+    written = asked.get(name)
+    if written is None:
         return ()
-    terms = tuple(term for part in annotations[name].split(",") if (term := part.strip()))
-    if not terms or len(terms) > _MAX_TERMS or len(annotations[name]) > _MAX_LENGTH:
+    terms = tuple(term for part in written.text.split(",") if (term := part.strip()))
+    if not terms or len(terms) > _MAX_TERMS or len(written.text) > _MAX_LENGTH:
         example = "A100, H100-*" if "model" in name else "GPU-fef8089b-4820-abfc-e83e-94318197576e"
         raise RequestError(
-            f"annotation {name} is {annotations[name][:64]!r}; it is a list of 1 to {_MAX_TERMS} names with commas "
-            f'between and of at most {_MAX_LENGTH} characters in all, for example "{example}"'
+            f"{written}; it is a list of 1 to {_MAX_TERMS} names with commas between and of at most {_MAX_LENGTH} "
+            f'characters in all, for example "{example}"'
         )
     return terms
 

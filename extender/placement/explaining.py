@@ -92,14 +92,14 @@ def _closest(views: list[NodeView], request: PodRequest) -> str:
 def describe(request: PodRequest, *, unit: Mib) -> str:
     """What the pod asks, for a person: ``20 GiB on one GPU``."""
     parts = [_describe_container(container, unit=unit) for container in request.containers]
-    selector = request.containers[0].selector
-    suffix = f" ({selector})" if selector else ""
-    if len(parts) == 1:
-        return parts[0] + suffix
-    joined = " and ".join(
-        f"{part} for {container.container!r}" for part, container in zip(parts, request.containers, strict=True)
-    )
-    return joined + suffix
+    if len(parts) > 1:
+        parts = [
+            f"{part} for {container.container!r}" for part, container in zip(parts, request.containers, strict=True)
+        ]
+    selectors = [f" ({container.selector})" if container.selector else "" for container in request.containers]
+    if len(set(selectors)) == 1:
+        return " and ".join(parts) + selectors[0]
+    return " and ".join(map("".join, zip(parts, selectors, strict=True)))
 
 
 def _describe_container(request: ContainerRequest, *, unit: Mib) -> str:
@@ -157,11 +157,10 @@ def _products(view: NodeView) -> str:
 
 
 def _acceptable(view: NodeView, request: PodRequest) -> NodeView:
-    """The node with only those GPUs that the pod would take; it says so of all its containers alike."""
-    selector = request.containers[0].selector
-    if selector is None:
+    """The node with only those GPUs that one of the pod's containers would take."""
+    if any(container.selector is None for container in request.containers):
         return view
-    gpus = (gpu for gpu in view.gpus if selector.accepts(uuid=gpu.uuid, product=gpu.product))
+    gpus = (gpu for gpu in view.gpus if any(map(gpu.is_acceptable, request.containers)))
     return NodeView.of(view.name, unit=view.unit, gpus=gpus)
 
 

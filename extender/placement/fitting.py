@@ -1,7 +1,8 @@
-"""Whether a pod fits on a node, and on which GPUs: best fit, one GPU's share never split over two.
+"""Whether a pod fits on a node, and on which GPUs: one GPU's share is never split over two.
 
-Best fit takes, for each container, the fullest GPUs that still have room, the largest demand first. Where that
-leaves a later container without a place, the next choices are tried, so that a pod that fits is found to fit.
+Containers are placed one after the other, the largest demand first, each on the GPUs with room that the pod's policy
+takes first: the fullest (best fit), or the emptiest. Where that leaves a later container without a place, the next
+choices are tried, so that a pod that fits is found to fit. Between nodes the policies choose, each in a module.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +10,13 @@ from typing import Final
 
 from extender.placement import numa
 from extender.placement.views import GpuView, NodeView
+from fracgpu.annotations import PlacementPolicy
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from fracgpu.requests import ContainerRequest, PodRequest
 
 _MAX_TRIES: Final = 500
-"""Bounds the search over a pod of many containers on a node of many GPUs: some milliseconds. Best fit comes first, so
+"""Bounds the search over a pod of many containers on a node of many GPUs: some milliseconds. The best comes first, so
 only a pod that fits in none of the first 500 ways is turned away wrongly."""
 
 
@@ -41,7 +43,8 @@ def choose(view: NodeView, request: PodRequest) -> Plan | None:
     containers = list(request.containers)
     if not view.is_split:  # else the order in which the kubelet admits them decides what it offers to each
         containers.sort(key=_demand, reverse=True)
-    found = _place(gpus, containers, is_split=view.is_split, budget=[_MAX_TRIES])
+    search = _Search(request.policy, is_split=view.is_split)
+    found = search.place(gpus, containers)
     if found is None:
         return None
     return Plan(
@@ -89,39 +92,57 @@ def is_plain(request: ContainerRequest) -> bool:
     return not request.seats and request.selector is None
 
 
-def fullest_with_room(gpus: Iterable[GpuView], request: ContainerRequest) -> list[GpuView]:
-    """The GPUs that have room for one GPU of the request, those first of which the least is left over."""
+def with_room(gpus: Iterable[GpuView], request: ContainerRequest, *, policy: PlacementPolicy | None) -> list[GpuView]:
+    """The GPUs that have room for one GPU of the request, those first of which the least is left over.
+
+    To spread, those first of which the most is left over.
+    """
     roomy = [gpu for gpu in gpus if gpu.has_room_for(request)]
-    roomy.sort(key=lambda gpu: (gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats))
+    roomy.sort(
+        key=lambda gpu: (gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats),
+        reverse=policy == "spread",
+    )
     return roomy
 
 
-def _place(
-    gpus: dict[GpuUuid, GpuView], containers: list[ContainerRequest], *, is_split: bool, budget: list[int]
-) -> dict[str, tuple[Share, ...]] | None:
-    """Place the containers one after the other, coming back to earlier choices while the budget lasts."""
-    if not containers:
-        return {}
-    first, rest = containers[0], containers[1:]
-    for chosen in _choices(numa.offered(gpus.values(), first) if is_split else gpus.values(), first):
-        budget[0] -= 1
-        if budget[0] < 0:
-            return None
-        shares = tuple(gpu.share_for(first) for gpu in chosen)
-        after = gpus | {gpu.uuid: gpu.without(share) for gpu, share in zip(chosen, shares, strict=True)}
-        placed = _place(after, rest, is_split=is_split, budget=budget)
-        if placed is not None:
-            return {first.container: shares} | placed
-    return None
+class _Search:
+    """The search for the places of a pod's containers on one node."""
 
+    def __init__(self, policy: PlacementPolicy | None, *, is_split: bool) -> None:
+        self._policy = policy
+        self._is_split = is_split
+        self._tries_left = _MAX_TRIES
 
-def _choices(gpus: Iterable[GpuView], request: ContainerRequest) -> Iterator[tuple[GpuView, ...]]:
-    """The sets of GPUs that have room, the fullest first; of sets that differ in nothing but names only one."""
-    alike: dict[object, list[GpuView]] = {}  # all that matters of a GPU -> the GPUs with just that
-    for gpu in fullest_with_room(gpus, request):
-        traits = (gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats, gpu.numa_node, gpu.seat_units)
-        alike.setdefault(traits, []).append(gpu)
-    return _taken_from(list(alike.values()), request.gpus)
+    def place(
+        self, gpus: dict[GpuUuid, GpuView], containers: list[ContainerRequest]
+    ) -> dict[str, tuple[Share, ...]] | None:
+        """Place the containers one after the other, coming back to earlier choices while the tries last."""
+        if not containers:
+            return {}
+        first, rest = containers[0], containers[1:]
+        for chosen in self._choices(
+            numa.offered(gpus.values(), first) if self._is_split else gpus.values(), first, rest
+        ):
+            self._tries_left -= 1
+            if self._tries_left < 0:
+                return None
+            shares = tuple(gpu.share_for(first) for gpu in chosen)
+            after = gpus | {gpu.uuid: gpu.without(share) for gpu, share in zip(chosen, shares, strict=True)}
+            placed = self.place(after, rest)
+            if placed is not None:
+                return {first.container: shares} | placed
+        return None
+
+    def _choices(
+        self, gpus: Iterable[GpuView], request: ContainerRequest, rest: list[ContainerRequest]
+    ) -> Iterator[tuple[GpuView, ...]]:
+        """The sets of GPUs that have room, the best first; of sets that differ in nothing that matters only one."""
+        choosy = [container for container in rest if container.selector is not None]
+        alike: dict[object, list[GpuView]] = {}  # all that matters of a GPU -> the GPUs with just that
+        for gpu in with_room(gpus, request, policy=self._policy):
+            traits = (gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats, gpu.numa_node, gpu.seat_units)
+            alike.setdefault((traits, *map(gpu.is_acceptable, choosy)), []).append(gpu)
+        return _taken_from(list(alike.values()), request.gpus)
 
 
 def _taken_from(groups: list[list[GpuView]], count: int) -> Iterator[tuple[GpuView, ...]]:

@@ -6,11 +6,14 @@ end. Free amounts are below zero on an overdrawn GPU: what the kubelet gave away
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from fracgpu.names import GpuUuid, NodeName
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib, seat_units
 from fracgpu.requests import ContainerRequest
+
+_UNKNOWN_MEMORY: Final = Mib(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class GpuView:
     """One GPU: capacity (`units`, `replicas` seats) and what is free of it.
 
     A GPU is `usable` while it is healthy; one that is not offers nothing, and keeps what it has given. `product` is
-    NVML's name of the model.
+    NVML's name of the model, `memory` all that the card has, in MiB, whatever is offered of it.
 
     `numa_node` is set where the kubelet was told it, and then `seat_units` are the units that seats have taken with
     them: the kubelet, which counts device IDs, takes these for free.
@@ -33,6 +36,7 @@ class GpuView:
     product: str = ""
     numa_node: int | None = None
     seat_units: int = 0
+    memory: Mib = _UNKNOWN_MEMORY
 
     @property
     def is_overdrawn(self) -> bool:
@@ -60,7 +64,13 @@ class GpuView:
             self.usable
             and request.seats <= self.free_seats
             and self.units_for(request) <= self.free_units
-            and (request.selector is None or request.selector.accepts(uuid=self.uuid, product=self.product))
+            and self.is_acceptable(request)
+        )
+
+    def is_acceptable(self, request: ContainerRequest) -> bool:
+        """Whether the request would take this GPU if all of it were free."""
+        return request.selector is None or request.selector.accepts(
+            uuid=self.uuid, product=self.product, memory=self.memory
         )
 
     def can_give(self, share: Share) -> bool:
@@ -79,6 +89,7 @@ class GpuView:
             self.product,
             self.numa_node,
             self.seat_units + share.units if share.seats and self.numa_node is not None else self.seat_units,
+            self.memory,
         )
 
     def anywhere(self) -> "GpuView":
@@ -87,9 +98,7 @@ class GpuView:
 
     def emptied(self) -> "GpuView":
         """The GPU if nothing were taken of it and it were healthy."""
-        return GpuView(
-            self.uuid, self.units, self.replicas, self.units, self.replicas, True, self.product, self.numa_node
-        )
+        return replace(self, free_units=self.units, free_seats=self.replicas, usable=True, seat_units=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Cheap to import: no network code.
 """
 
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, Generic, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from fracgpu.disruption import PodDisruptionBudget
@@ -35,17 +35,24 @@ class Resource(Generic[T]):
         plural: its name in URLs.
         namespaced: whether its objects live in namespaces.
         type: the msgspec struct that an object decodes into.
+        within: the one namespace that lists and watches look into; empty for all of them.
     """
 
     api_path: str
     plural: str
     namespaced: bool
     type: type[T]
+    within: str = ""
+
+    def in_namespace(self, namespace: str) -> Self:
+        """The same kind, listed and watched in one namespace only: all that a Role, unlike a ClusterRole, allows."""
+        return replace(self, within=namespace)
 
     @property
     def collection_path(self) -> str:
-        """The URL path of all objects, of all namespaces."""
-        return f"{self.api_path}/{self.plural}"
+        """The URL path of all objects that lists and watches see."""
+        scope = f"namespaces/{quote(self.within, safe='')}/" if self.within else ""
+        return f"{self.api_path}/{scope}{self.plural}"
 
     def object_path(self, name: str, *, namespace: str = "", subresource: str = "") -> str:
         """The URL path of one object or of one of its subresources.

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,6 +34,7 @@ class HttpServer:
         port: 0 takes a free one.
         tls_cert: PEM file with the certificate chain; None, and `tls_key` too, for plain HTTP.
         tls_key: PEM file with the certificate's key.
+        tls: what to listen with instead of the two files, for a certificate that changes while we serve.
         bounds_headers: whether a request's headers are bounded, for who may be called by anybody; it costs some speed.
     """
 
@@ -44,6 +46,7 @@ class HttpServer:
         port: int,
         tls_cert: Path | None,
         tls_key: Path | None,
+        tls: ssl.SSLContext | None = None,
         bounds_headers: bool = False,
     ) -> None:
         # httptools takes headers of any length: one client could have us read for ever.
@@ -53,6 +56,7 @@ class HttpServer:
         self._port = port
         self._tls_cert = tls_cert
         self._tls_key = tls_key
+        self._tls = tls
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -65,7 +69,8 @@ class HttpServer:
     def url(self) -> str:
         """Where this machine reaches the server."""
         host = _WILDCARDS.get(self._host, self._host)
-        return f"{'https' if self._tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{self._port}"
+        scheme = "https" if self._tls_cert or self._tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     async def start(self) -> None:
         """Begin to serve; returns when requests are answered.
@@ -97,6 +102,7 @@ class HttpServer:
     def _config(self) -> uvicorn.Config:
         if (self._tls_cert is None) != (self._tls_key is None):
             raise SettingError("for TLS both the certificate and its key are needed, and only one of them is set")
+        tls = self._tls
         config = uvicorn.Config(
             self._app,
             http=self._protocol,
@@ -111,6 +117,7 @@ class HttpServer:
             backlog=_BACKLOG,
             ssl_certfile=self._tls_cert,
             ssl_keyfile=self._tls_key,
+            ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
         )
         try:
             config.load()

@@ -1,13 +1,17 @@
 """Placement on plain views: what fits, which GPU, which node first, and the sentence when nothing does."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.placement import binpack
+from extender.placement import binpack, spread
 from extender.placement.explaining import explain, why_not
 from extender.placement.fitting import choose, could_be, could_ever_fit, fits
+from extender.placement.policies import policy_of
 from extender.placement.views import NodeView
+from fracgpu.annotations import PLACEMENT_POLICIES, PlacementPolicy
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from fracgpu.quantities import Mib
@@ -121,17 +125,67 @@ def test_the_tighter_fit_ranks_first_and_scores_higher() -> None:
     units=st.integers(0, 12),
     seats=st.integers(1, 4),
     gpus=st.integers(1, 3),
+    policy=st.sampled_from(PLACEMENT_POLICIES),
 )
 def test_a_rank_is_what_the_chosen_plan_leaves_over(
-    free: list[tuple[int, int]], units: int, seats: int, gpus: int
+    free: list[tuple[int, int]], units: int, seats: int, gpus: int, policy: PlacementPolicy
 ) -> None:
     view = node_view("n", *(gpu_view(f"GPU-{n}", free=u, units=20, free_seats=s) for n, (u, s) in enumerate(free)))
-    wanted = request(units, gpus=gpus) if units else request(seats=seats, gpus=gpus)
-    plan, rank = choose(view, wanted), binpack.rank(view, wanted)
+    wanted = replace(request(units, gpus=gpus) if units else request(seats=seats, gpus=gpus), policy=policy)
+    plan, rank = choose(view, wanted), policy_of(wanted).rank(view, wanted)
     assert (plan is None) == (rank is None) == (not fits(view, wanted))
     if plan is not None and rank is not None:
         taken = plan.per_gpu()
-        assert rank[0] == sum(gpu.free_units - taken[gpu.uuid].units for gpu in view.gpus if gpu.uuid in taken)
+        left = sum(gpu.free_units - taken[gpu.uuid].units for gpu in view.gpus if gpu.uuid in taken)
+        assert rank[0] == (-left if policy == "spread" else left)
+        assert 1 <= policy_of(wanted).score(rank, view, wanted) <= 9
+
+
+def test_spread_takes_the_emptiest_gpu_of_the_emptiest_node() -> None:
+    wanted = replace(request(8), policy="spread")
+    views = [
+        node_view("full", gpu_view("GPU-a", free=10)),
+        node_view("mixed", gpu_view("GPU-b", free=80), gpu_view("GPU-c", free=10)),
+        node_view("empty", gpu_view("GPU-d", free=80), gpu_view("GPU-e", free=80)),
+    ]
+    ranks = [rank for view in views if (rank := spread.rank(view, wanted))]
+    assert sorted(ranks) == [ranks[2], ranks[1], ranks[0]]
+    scores = [spread.score(rank, view, wanted) for rank, view in zip(ranks, views, strict=True)]
+    assert scores[0] < scores[1] == scores[2]
+    plan = choose(views[1], wanted)
+    assert plan is not None
+    assert plan.containers["main"][0].gpu == "GPU-b"
+    assert policy_of(request(8)) is binpack
+
+
+def test_containers_that_want_different_gpus_get_them() -> None:
+    """Two GPUs that are equally full are not equally good: the later container takes only one of them."""
+    view = node_view("n", gpu_view("GPU-a", free=80, product="A100"), gpu_view("GPU-b", free=80, product="T4"))
+    for first, second in (("A100", "T4"), ("T4", "A100")):
+        wanted = PodRequest(
+            (
+                ContainerRequest("any", 1, 60, 0),
+                ContainerRequest("choosy", 1, 50, 0, selector=GpuSelector(models=(first,))),
+            )
+        )
+        plan = choose(view, wanted)
+        assert plan is not None
+        chosen = {name: shares[0].gpu for name, shares in plan.containers.items()}
+        products = {gpu.uuid: gpu.product for gpu in view.gpus}
+        assert {name: products[gpu] for name, gpu in chosen.items()} == {"choosy": first, "any": second}
+
+
+def test_the_reason_says_which_container_wants_which_gpu() -> None:
+    wanted = PodRequest(
+        (
+            ContainerRequest("a", 1, 8, 0, selector=GpuSelector(models=("H100",))),
+            ContainerRequest("b", 1, 8, 0, selector=GpuSelector(min_memory=40960)),
+        )
+    )
+    assert why_not(MODELS, wanted) == (
+        "needs 4 GiB on one GPU for 'a' (model H100) and 4 GiB on one GPU for 'b' (with at least 40 GiB in all); "
+        "its GPUs are NVIDIA A10, NVIDIA A100-SXM4-80GB, Tesla T4"
+    )
 
 
 MODELS = node_view(

@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fracgpu.annotations import MAX_GPUS, Written, parse_fraction, parse_gpu_count
 from fracgpu.errors import FracgpuError, RequestError
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
 from fracgpu.requests import (
-    MAX_GPUS,
     ContainerRequest,
     PodRequest,
     gpu_resource_names,
-    parse_fraction,
-    parse_gpu_count,
     request_of,
 )
 from fracgpu.selectors import GpuSelector
@@ -190,13 +188,13 @@ def test_any_pod_has_a_request_or_an_error_of_ours(
 
 @pytest.mark.parametrize(("text", "want"), [("1", 1), ("64", 64), (" 2 ", 2), ("007", 7)])
 def test_a_count(text: str, want: int) -> None:
-    assert parse_gpu_count(text) == want
+    assert parse_gpu_count(Written("fracgpu.io/gpu-count", text)) == want
 
 
 @pytest.mark.parametrize("text", ["", "0", "65", "-1", "1.0", "+1", "1e1", "٢", "²", "1" * 5000, "two", "0x2", "1_0"])
 def test_no_count(text: str) -> None:
     with pytest.raises(RequestError, match=r"fracgpu\.io/gpu-count"):
-        parse_gpu_count(text)
+        parse_gpu_count(Written("fracgpu.io/gpu-count", text))
 
 
 @pytest.mark.parametrize(
@@ -204,13 +202,13 @@ def test_no_count(text: str) -> None:
     [("0.25", Fraction(1, 4)), (".5", Fraction(1, 2)), ("1", 1), ("1.0", 1), (" 250m", Fraction(1, 4))],
 )
 def test_a_fraction(text: str, want: Fraction) -> None:
-    assert parse_fraction(text) == want
+    assert parse_fraction(Written("fracgpu.io/gpu-fraction", text)) == want
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "-0.5", "1.01", "2", "25%", "1/4", "half", "nan", "inf", "1e-99"])
 def test_no_fraction(text: str) -> None:
     with pytest.raises(RequestError, match=r"fracgpu\.io/gpu-fraction"):
-        parse_fraction(text)
+        parse_fraction(Written("fracgpu.io/gpu-fraction", text))
 
 
 def test_which_resources_a_container_asks_for() -> None:

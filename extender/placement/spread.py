@@ -1,0 +1,16 @@
+"""The policy `spread`: the emptiest GPU, then the emptiest node, so that pods disturb one another least."""
+
+from extender.placement.ranks import Rank, emptiness, left_over
+from extender.placement.views import NodeView
+from fracgpu.requests import PodRequest
+
+
+def rank(view: NodeView, request: PodRequest) -> Rank | None:
+    """The units left over on the chosen GPUs, then on the node, the most first; None where the pod does not fit."""
+    left = left_over(view, request)
+    return None if left is None else (-left, -view.free_units)
+
+
+def score(rank: Rank, view: NodeView, request: PodRequest) -> int:
+    """From 1 for nothing left over up to `MAX_SCORE` - 1 for empty GPUs of the node's largest size."""
+    return 1 + emptiness(-rank[0], view, request)
