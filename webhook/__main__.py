@@ -1,12 +1,23 @@
-"""The webhook process: ``python -m webhook --tls-cert CERT --tls-key KEY``."""
+"""The webhook process: ``python -m webhook --tls-secret NAMESPACE/NAME``, or with files of a certificate."""
 
 import asyncio
+import contextlib
+import os
 import sys
+from typing import Final
 
+from fracgpu.kube.client import KubeClient
 from fracgpu.process.running import announce_ready, prepare_process, run_service
 from fracgpu.process.serving import HttpServer
 from webhook.app import create_app
+from webhook.cards import Cluster
+from webhook.certificates.keeping import certificates_of
+from webhook.file import load_settings
+from webhook.following import GpuFollower
+from webhook.policy import Policy
 from webhook.settings import WebhookSettings
+
+_IN_CLUSTER: Final = "KUBERNETES_SERVICE_HOST"  # set in every pod
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,23 +31,43 @@ def main(argv: list[str] | None = None) -> int:
     """
 
     async def serve(stop: asyncio.Event) -> None:
-        settings = WebhookSettings.load(sys.argv[1:] if argv is None else argv)
+        settings, policy = load_settings(sys.argv[1:] if argv is None else argv)
         prepare_process(settings)
-        server = HttpServer(
-            create_app(settings.policy),
-            host=settings.host,
-            port=settings.port,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
-        )
-        await server.start()
-        try:
-            announce_ready(server.url, ready_file=settings.ready_file)
-            await stop.wait()
-        finally:
-            await server.stop()
+        await _serve(settings, policy, stop)
 
     return run_service(serve)
+
+
+async def _serve(settings: WebhookSettings, policy: Policy, stop: asyncio.Event) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        kube, gpus = None, None
+        if settings.certificate_needs_kube or settings.kubeconfig or _IN_CLUSTER in os.environ:
+            kube = await KubeClient.connect(kubeconfig=settings.kubeconfig)
+            stack.push_async_callback(kube.close)
+            gpus = GpuFollower(kube)
+        certificates = certificates_of(settings, kube=kube)
+        await certificates.start()
+        server = HttpServer(
+            create_app(
+                policy, cluster=lambda: gpus.cluster if gpus is not None else Cluster(), missing=certificates.missing
+            ),
+            host=settings.host,
+            port=settings.port,
+            tls_cert=None,
+            tls_key=None,
+            tls=certificates.context,
+            bounds_headers=True,  # any pod may call it
+        )
+        await server.start()
+        stack.push_async_callback(server.stop)
+        announce_ready(server.url, ready_file=settings.ready_file)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(certificates.run(), name="certificates")]
+            if gpus is not None:
+                running.append(tasks.create_task(gpus.run(), name="follow-gpunodes"))
+            await stop.wait()
+            for task in running:
+                task.cancel()
 
 
 if __name__ == "__main__":

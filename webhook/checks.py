@@ -1,44 +1,36 @@
 """What a pod may not contain, whoever writes its limits: each refusal names the field, what was found and the remedy.
 
-Pure. `check_names` reads the pod as it came in; `check_finished` reads it with the limits that the annotations gave it.
+Pure. `check_names` reads the pod as its author wrote it; the others read it with the limits that it is to have.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from fracgpu.annotations import MAX_MEMORY_BYTES, PodAnnotations, split_key
 from fracgpu.errors import RequestError
 from fracgpu.names import (
     ANNOTATION_ALLOCATION,
     ANNOTATION_CONTAINER,
-    ANNOTATION_EXCLUDE_GPU_MODEL,
-    ANNOTATION_EXCLUDE_GPU_UUID,
     ANNOTATION_GPU_COUNT,
+    ANNOTATION_GPU_FRACTION,
     ANNOTATION_GPU_MEMORY,
-    ANNOTATION_GPU_MODEL,
-    ANNOTATION_GPU_UUID,
     DOMAIN,
+    PER_CONTAINER_ANNOTATIONS,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
+    SIZE_ANNOTATIONS,
     USER_ANNOTATIONS,
 )
 from fracgpu.pods import Container
-from fracgpu.requests import MAX_SEATS, ContainerRequest, PodRequest, request_of
+from fracgpu.quantities import format_mib
+from fracgpu.requests import MAX_SEATS, ContainerRequest, PodRequest
 from webhook.pods import AdmittedPod, count_of, limits_of, requests_of
-from webhook.policy import MAX_MEMORY_BYTES, Policy
+from webhook.policy import Policy, Rules
+from webhook.seats import decimal
 
 _RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
-_REFINEMENTS: Final = (
-    ANNOTATION_GPU_COUNT,
-    ANNOTATION_CONTAINER,
-    ANNOTATION_GPU_MODEL,
-    ANNOTATION_EXCLUDE_GPU_MODEL,
-    ANNOTATION_GPU_UUID,
-    ANNOTATION_EXCLUDE_GPU_UUID,
-)
-_STEERING_ENV: Final = re.compile(r"(NVIDIA|CUDA)_VISIBLE_DEVICES|NVIDIA_GPU_MEMORY_.*|CUDA_MPS_.*", re.DOTALL)
-"""What chooses GPUs or limits their memory. The kubelet lists a pod's own env after the plugin's, so it would win."""
+_MIB_BYTES: Final = 2**20
 
 
 def check_names(pod: AdmittedPod) -> None:
@@ -52,11 +44,9 @@ def check_names(pod: AdmittedPod) -> None:
             f"annotation {ANNOTATION_ALLOCATION} is set, and only fracgpu writes it, when it binds the pod; remove it "
             f'and ask by {ANNOTATION_GPU_MEMORY}, for example "4Gi"'
         )
-    for key in _unknown(pod.annotations, USER_ANNOTATIONS):
-        raise RequestError(
-            f"annotation {key[:128]!r} is not one that fracgpu knows; {_allowed(key, USER_ANNOTATIONS)}, for example "
-            f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
-        )
+    for key in pod.annotations:
+        if key.startswith(f"{DOMAIN}/"):
+            _check_annotation(key)
     for _, _, container in pod.listed():
         for key in _unknown({**limits_of(container), **requests_of(container)}, _RESOURCES):
             raise RequestError(
@@ -65,20 +55,40 @@ def check_names(pod: AdmittedPod) -> None:
             )
 
 
-def check_finished(pod: AdmittedPod, *, policy: Policy) -> None:
-    """Refuse a request that contradicts itself or that the pod's own environment would undermine.
+def check_finished(pod: AdmittedPod, request: PodRequest | None, *, policy: Policy, rules: Rules) -> None:
+    """Refuse a request that contradicts itself, or is more than the namespace may ask.
+
+    Args:
+        pod: with the limits that it is to have.
+        request: what they ask; None for no GPU.
+        policy: the cluster's counting.
+        rules: what holds in the namespace.
 
     Raises:
         RequestError: for the first thing that is wrong.
     """
-    request = request_of(pod)
     for _, _, container in pod.listed():
         _check_requests_equal_limits(container)
     _check_annotations_apply(pod, request)
     if request is not None:
         for share in request.containers:
             _check_size(share, policy)
-        _check_environment(pod, {container.container for container in request.containers})
+            _check_maximum(share, policy, rules)
+        _check_count(request, rules)
+
+
+def _check_annotation(key: str) -> None:
+    name, container = split_key(key)
+    if name not in USER_ANNOTATIONS:
+        raise RequestError(
+            f"annotation {key[:128]!r} is not one that fracgpu knows; {_allowed(name, USER_ANNOTATIONS)}, for example "
+            f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
+        )
+    if container is not None and name not in PER_CONTAINER_ANNOTATIONS:
+        raise RequestError(
+            f"annotation {key[:128]!r} names a container, and {name} is for the whole pod; write {name} without "
+            f"{'.' + container[:64]!r}"
+        )
 
 
 def _check_requests_equal_limits(container: Container) -> None:
@@ -95,7 +105,7 @@ def _check_requests_equal_limits(container: Container) -> None:
 
 def _check_size(share: ContainerRequest, policy: Policy) -> None:
     """A limit written in bytes would be counted as so many units, and the pod would wait for ever."""
-    if (share.units - 1) * policy.unit * 2**20 >= MAX_MEMORY_BYTES:  # the last unit may be there by rounding only
+    if (share.units - 1) * policy.unit * _MIB_BYTES >= MAX_MEMORY_BYTES:  # the last unit may be there by rounding only
         raise RequestError(
             f"container {share.container!r} asks for {share.units} of {RESOURCE_MEMORY} on each GPU, more than any GPU "
             f"has; it counts units of {policy.unit} MiB, not bytes, so ask for a size by annotation, for example "
@@ -108,32 +118,58 @@ def _check_size(share: ContainerRequest, policy: Policy) -> None:
         )
 
 
-def _check_annotations_apply(pod: AdmittedPod, request: PodRequest | None) -> None:
-    """Refuse an annotation that refines a request where there is none to refine."""
-    holders = [] if request is None else [container.container for container in request.containers]
-    for key in _REFINEMENTS:
-        if key in pod.annotations and not holders:
+def _check_maximum(share: ContainerRequest, policy: Policy, rules: Rules) -> None:
+    """What an administrator allows in a namespace."""
+    if rules.max_gpu_memory is not None and share.units * policy.unit * _MIB_BYTES > rules.max_gpu_memory:
+        most = int(rules.max_gpu_memory // _MIB_BYTES)
+        if share.units * policy.unit - most >= policy.unit:  # the last unit may be there by rounding only
             raise RequestError(
-                f"annotation {key} is {pod.annotations[key][:64]!r}, but nothing says how much of a GPU the pod wants; "
-                f'add a size, for example {ANNOTATION_GPU_MEMORY}: "4Gi"'
+                f"container {share.container!r} asks for {format_mib(share.units * policy.unit)} on one GPU "
+                f"({RESOURCE_MEMORY}: {share.units} units), and in this namespace at most {format_mib(most)} are "
+                f'allowed; ask for less, for example {ANNOTATION_GPU_MEMORY}: "{most}Mi"'
             )
-    name = pod.annotations.get(ANNOTATION_CONTAINER)
-    if name is not None and name not in holders:
+    if rules.max_gpu_fraction is not None and share.seats > rules.max_gpu_fraction * (
+        share.replicas or policy.replicas
+    ):
         raise RequestError(
-            f"annotation {ANNOTATION_CONTAINER} is {name[:64]!r}, which asks for no GPU; it is one of "
-            f'{", ".join(map(repr, holders[:10]))}, for example "{holders[0]}"'
+            f"container {share.container!r} asks for {share.seats} of the {share.replicas or policy.replicas} seats of "
+            f"a GPU ({RESOURCE_REPLICA}), and in this namespace at most the part {decimal(rules.max_gpu_fraction)} is "
+            f'allowed; ask for less, for example {ANNOTATION_GPU_FRACTION}: "{decimal(rules.max_gpu_fraction)}"'
         )
 
 
-def _check_environment(pod: AdmittedPod, holders: set[str]) -> None:
-    for _, _, container in pod.listed():
-        for variable in container.env or () if container.name in holders else ():
-            if _STEERING_ENV.fullmatch(variable.name):
+def _check_count(request: PodRequest, rules: Rules) -> None:
+    gpus = sum(share.gpus for share in request.containers)
+    if rules.max_gpu_count is not None and gpus > rules.max_gpu_count:
+        raise RequestError(
+            f"the pod asks for {gpus} GPUs, and in this namespace a pod may have at most {rules.max_gpu_count}; ask "
+            f'for less, for example {ANNOTATION_GPU_COUNT}: "{rules.max_gpu_count}"'
+        )
+
+
+def _check_annotations_apply(pod: AdmittedPod, request: PodRequest | None) -> None:
+    """Refuse an annotation that refines a request where there is none to refine."""
+    holders = [] if request is None else [container.container for container in request.containers]
+    annotations = PodAnnotations(pod.annotations)
+    for name, own in annotations.by_container.items():
+        for written in own.values():
+            if name not in holders:
                 raise RequestError(
-                    f"container {container.name!r} sets {variable.name[:64]!r} in env, which would override the GPU "
-                    "that fracgpu assigns; fracgpu sets what is needed itself, so remove the variable and ask by "
-                    f'annotation, for example {ANNOTATION_GPU_MEMORY}: "4Gi"'
+                    f"{written}, but nothing says how much of a GPU container {name!r} wants; add a size for it, for "
+                    f'example {ANNOTATION_GPU_MEMORY}.{name}: "4Gi"'
                 )
+    for key, written in annotations.of_pod.items():
+        if key not in SIZE_ANNOTATIONS and not holders:
+            raise RequestError(
+                f"{written}, but nothing says how much of a GPU the pod wants; add a size, for example "
+                f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
+            )
+    named = annotations.of_pod.get(ANNOTATION_CONTAINER)
+    if named is not None and named.text not in holders:
+        raise RequestError(
+            f"{named}, which asks for no GPU; it is one of {', '.join(map(repr, holders[:10]))}, for example "
+            f'"{holders[0]}"'
+        )
 
 
 def _unknown(keys: Iterable[str], known: Sequence[str]) -> Iterable[str]:

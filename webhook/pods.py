@@ -1,15 +1,15 @@
-"""The pod as admission sees it: what `fracgpu.pods` reads, and the names of the environment variables.
+"""The pod as admission sees it: what `fracgpu.pods` reads, and what else the webhook judges or writes.
 
-Only the webhook looks at the environment, so only the webhook pays for decoding it. Values are left out: no decision
-depends on them.
+Only the webhook looks at these, so only the webhook pays for decoding them.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from fracgpu.errors import QuantityError
-from fracgpu.pods import Container, Pod, PodSpec, Quantity
+from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
 from fracgpu.quantities import parse_count
 
 ContainerField = Literal["containers", "initContainers"]
@@ -17,26 +17,48 @@ ContainerField = Literal["containers", "initContainers"]
 
 
 class EnvVar(Struct, frozen=True, gc=False):
-    """core/v1 EnvVar, without its value."""
+    """core/v1 EnvVar; whether the value comes from elsewhere does not matter here."""
 
     name: str = ""
+    value: str | None = None
+
+
+class EnvFromSource(Struct, frozen=True, rename="camel"):
+    """core/v1 EnvFromSource: all of a ConfigMap's or Secret's keys, each behind the prefix, as variables."""
+
+    prefix: str | None = None
+    config_map_ref: dict[str, Any] | None = None
+    secret_ref: dict[str, Any] | None = None
+
+
+class Toleration(Struct, frozen=True, omit_defaults=True, gc=False):
+    """core/v1 Toleration, of NoSchedule and the like: without tolerationSeconds."""
+
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
 
 
 class AdmittedContainer(Container, frozen=True):
     """core/v1 Container with its environment."""
 
     env: tuple[EnvVar, ...] | None = None
+    env_from: tuple[EnvFromSource, ...] | None = None
 
 
 class AdmittedPodSpec(PodSpec, frozen=True):
-    """core/v1 PodSpec whose containers have their environment."""
+    """core/v1 PodSpec with what says where the pod may run."""
 
     containers: tuple[AdmittedContainer, ...] | None = None
     init_containers: tuple[AdmittedContainer, ...] | None = None
+    runtime_class_name: str | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[Toleration, ...] | None = None
 
 
 class AdmittedPod(Pod, frozen=True):
-    """core/v1 Pod whose containers have their environment."""
+    """core/v1 Pod with what admission needs of it."""
 
     spec: AdmittedPodSpec = AdmittedPodSpec()
 
@@ -47,6 +69,26 @@ class AdmittedPod(Pod, frozen=True):
             *(("initContainers", index, container) for index, container in enumerate(self.spec.init_containers or ())),
         ]
 
+    def with_annotations(self, annotations: dict[str, str]) -> "AdmittedPod":
+        """The pod with these annotations and no others."""
+        metadata: ObjectMeta = msgspec.structs.replace(self.metadata, annotations=annotations)
+        return msgspec.structs.replace(self, metadata=metadata)
+
+    def with_containers(self, changed: dict[str, AdmittedContainer]) -> "AdmittedPod":
+        """The pod with other containers under the names of some of its own."""
+        if not changed:
+            return self
+
+        def replaced(containers: tuple[AdmittedContainer, ...] | None) -> tuple[AdmittedContainer, ...] | None:
+            return containers and tuple(changed.get(container.name, container) for container in containers)
+
+        spec = msgspec.structs.replace(
+            self.spec,
+            containers=replaced(self.spec.containers),
+            init_containers=replaced(self.spec.init_containers),
+        )
+        return msgspec.structs.replace(self, spec=spec)
+
 
 def limits_of(container: Container) -> dict[str, Quantity]:
     """The limits of a container; empty where it has none."""
@@ -56,6 +98,13 @@ def limits_of(container: Container) -> dict[str, Quantity]:
 def requests_of(container: Container) -> dict[str, Quantity]:
     """The requests of a container; empty where it has none."""
     return (container.resources.requests if container.resources else None) or {}
+
+
+def with_amounts(
+    container: AdmittedContainer, *, limits: dict[str, Quantity], requests: dict[str, Quantity]
+) -> AdmittedContainer:
+    """The container with these limits and requests and no others."""
+    return msgspec.structs.replace(container, resources=Resources(limits=limits, requests=requests))
 
 
 def count_of(value: Quantity) -> int | None:

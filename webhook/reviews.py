@@ -1,20 +1,24 @@
 """AdmissionReview admission.k8s.io/v1: what kube-apiserver asks, and what it is answered.
 
 Bytes in, bytes out, and pure. Two kinds of mistakes are kept apart: a review that is not one is a `ReviewError`, for
-whoever set the webhook up; a pod that cannot be read is a denied pod, for whoever wrote it.
+whoever set the webhook up; a pod that cannot be read is a denied pod, for whoever wrote it. What makes pods is never
+denied: its pods will be, and a warning says so already when it is applied.
 """
 
 from base64 import b64encode
+from textwrap import wrap
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from fracgpu.errors import InputError
-from webhook.mutation import mutate
-from webhook.patches import patch_for
+from webhook.cards import Cluster
+from webhook.mutation import Decision, mutate
+from webhook.patches import patch_between
 from webhook.pods import AdmittedPod
 from webhook.policy import Policy
+from webhook.workloads import WORKLOADS, pod_template_of, why_misplaced
 
 _API_VERSION: Final = "admission.k8s.io/v1"
 _KIND: Final = "AdmissionReview"
@@ -22,8 +26,11 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are no such JSON; the last for arrays nested thousands deep."""
 
 
+_MAX_WARNING: Final = 240  # characters; kube-apiserver cuts at 256
+
+
 class ReviewError(InputError):
-    """What arrived is no AdmissionReview v1 of a pod."""
+    """What arrived is no AdmissionReview v1 of what is judged there."""
 
     reason = "InvalidReview"
 
@@ -42,6 +49,7 @@ class _Request(Struct, frozen=True):
     uid: str
     kind: _Kind
     operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+    namespace: str = ""
     object: Raw = Raw(b"null")
 
 
@@ -70,6 +78,7 @@ class _Response(Struct, frozen=True, rename="camel", omit_defaults=True):
     status: _Status | None = None
     patch_type: str | None = None
     patch: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class _Answer(Struct, frozen=True, rename="camel"):
@@ -80,8 +89,8 @@ class _Answer(Struct, frozen=True, rename="camel"):
     kind: str = _KIND
 
 
-def answer(body: bytes, *, policy: Policy) -> bytes:
-    """Answer an AdmissionReview.
+def answer_pod(body: bytes, *, policy: Policy, cluster: Cluster) -> bytes:
+    """Answer an AdmissionReview of a pod that is to be created: how it has to be changed, or why it is refused.
 
     Only the creation of a pod is judged: what is written to a running pod may come from the system, and changes no
     limit.
@@ -89,12 +98,26 @@ def answer(body: bytes, *, policy: Policy) -> bytes:
     Raises:
         ReviewError: the body is no AdmissionReview v1 of a pod.
     """
-    request = _read(body)
-    response = _judge(request, policy) if request.operation == "CREATE" else _Response(request.uid, allowed=True)
-    return _encoder.encode(_Answer(response))
+    request = _read(body, kinds=(_POD,))
+    if request.operation != "CREATE":
+        return _encoder.encode(_Answer(_Response(request.uid, allowed=True)))
+    return _encoder.encode(_Answer(_judge(request, policy=policy, cluster=cluster)))
 
 
-def _read(body: bytes) -> _Request:
+def answer_workload(body: bytes, *, policy: Policy, cluster: Cluster) -> bytes:
+    """Answer an AdmissionReview of what makes pods: let it pass, with a warning where its pods would be refused.
+
+    Raises:
+        ReviewError: the body is no AdmissionReview v1 of one of `workloads.WORKLOADS`.
+    """
+    request = _read(body, kinds=tuple(_Kind(*kind) for kind in WORKLOADS))
+    warnings: tuple[str, ...] = ()
+    if request.operation in ("CREATE", "UPDATE"):
+        warnings = _warnings_of(request, policy=policy, cluster=cluster)
+    return _encoder.encode(_Answer(_Response(request.uid, allowed=True, warnings=_in_pieces(warnings))))
+
+
+def _read(body: bytes, *, kinds: tuple[_Kind, ...]) -> _Request:
     try:
         review = _review_decoder.decode(body)
     except _UNREADABLE as exc:
@@ -105,28 +128,49 @@ def _read(body: bytes) -> _Request:
         )
     if review.request is None:
         raise ReviewError(f"the {_KIND} has no request")
-    if review.request.kind != _POD:
+    if review.request.kind not in kinds:
         found = review.request.kind
+        allowed = ", ".join(f"{kind.group + '/' if kind.group else ''}{kind.version} {kind.kind}" for kind in kinds)
         raise ReviewError(
-            f"the {_KIND} is about {found.group[:64]!r} {found.version[:64]!r} {found.kind[:64]!r}; this webhook reads "
-            "v1 Pod only, so set its rules to the resource pods"
+            f"the {_KIND} is about {found.group[:64]!r} {found.version[:64]!r} {found.kind[:64]!r}; here it is read of "
+            f"{allowed} only, so set the rules to these"
         )
     return review.request
 
 
-def _judge(request: _Request, policy: Policy) -> _Response:
+def _judge(request: _Request, *, policy: Policy, cluster: Cluster) -> _Response:
     try:
         pod = _pod_decoder.decode(request.object)
     except _UNREADABLE as exc:
         message = f"the pod cannot be read: {exc}"
         return _Response(request.uid, allowed=False, status=_Status(message))
-    decision = mutate(pod, policy=policy)
+    decision = mutate(pod, namespace=request.namespace, policy=policy, cluster=cluster)
     if decision.refusal:
         return _Response(request.uid, allowed=False, status=_Status(decision.refusal))
-    if decision.limit is None:
-        return _Response(request.uid, allowed=True)
-    patch = b64encode(_encoder.encode(patch_for(decision.limit))).decode()
-    return _Response(request.uid, allowed=True, patch_type="JSONPatch", patch=patch)
+    warnings = _in_pieces(decision.warnings)
+    operations = patch_between(pod, decision.pod) if decision.pod is not pod else []
+    if not operations:
+        return _Response(request.uid, allowed=True, warnings=warnings)
+    patch = b64encode(_encoder.encode(operations)).decode()
+    return _Response(request.uid, allowed=True, patch_type="JSONPatch", patch=patch, warnings=warnings)
+
+
+def _warnings_of(request: _Request, *, policy: Policy, cluster: Cluster) -> tuple[str, ...]:
+    kind = request.kind.kind
+    try:
+        metadata, pod = pod_template_of(kind, request.object)
+    except _UNREADABLE as exc:
+        return (f"the pod template of this {kind} cannot be read by fracgpu: {exc}",)
+    decision: Decision = mutate(pod, namespace=request.namespace, policy=policy, cluster=cluster)
+    if decision.refusal:
+        return (f"the pods of this {kind} will be refused: {decision.refusal}",)
+    misplaced = why_misplaced(kind, metadata, pod)
+    return (misplaced, *decision.warnings) if misplaced else decision.warnings
+
+
+def _in_pieces(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """Warnings as kube-apiserver lets them through: it cuts what is longer than 256 characters."""
+    return tuple(piece for warning in warnings for piece in wrap(warning, _MAX_WARNING, break_long_words=True))
 
 
 _POD: Final = _Kind("", "v1", "Pod")

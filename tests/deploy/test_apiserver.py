@@ -1,49 +1,29 @@
 """deploy/ on a real kube-apiserver and kube-scheduler."""
 
-import base64
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import trustme
 import yaml
 
 from fracgpu.errors import QuantityError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.quantities import parse_quantity
-from tests.deploy.conftest import DEPLOY, EXTENDER, PLUGIN, WEBHOOK, Api, documents
-from tests.deploy.test_manifests import NODE
+from tests.deploy.conftest import DEPLOY, EXTENDER, PLUGIN, PODS, WEBHOOK, Api, documents, pod, refused_pod
+from tests.deploy.gpunodes import NODE, gpunode
 from tests.realcluster import RealControlPlane, User, missing_binaries
 from tests.vocabulary.quantity_cases import INVALID, STRICTER, VALID
 
 pytestmark = pytest.mark.e2e
 
 GPUNODES = "/apis/fracgpu.io/v1alpha1/gpunodes"
-PODS = "/api/v1/namespaces/team-a/pods"
 MEMORY = "fracgpu.io/memory"
 EXAMPLES = DEPLOY.parent / "examples"
 APPLY = "application/apply-patch+yaml"
-
-
-def gpunode(name: str) -> dict[str, Any]:
-    """A GPUNode with every field set, as the plugin encodes it; for its owner the metadata has only the name."""
-    made: dict[str, Any] = json.loads(msgspec.json.encode(NODE)) | {"metadata": {"name": name}}
-    return made
-
-
-def pod(name: str, annotations: dict[str, str] | None = None, **container: object) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "annotations": annotations or {}},
-        "spec": {"containers": [{"name": "main", "image": "example.com/app:1", **container}]},
-    }
 
 
 # --- the custom resource
@@ -153,7 +133,7 @@ RESOURCES = {
 }
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 ALLOWED: dict[User, set[str]] = {
-    WEBHOOK: set(),
+    WEBHOOK: {"list gpunodes", "watch gpunodes"},  # without a name; by name see NAMED_RIGHTS
     EXTENDER: {
         "list sharingpolicies",
         "watch sharingpolicies",
@@ -216,6 +196,48 @@ def test_each_service_may_do_exactly_this(api: Api, user: User) -> None:
     assert allowed == ALLOWED[user]
 
 
+NAMED_RIGHTS: dict[str, tuple[dict[str, str], set[str]]] = {
+    "its Secret": (
+        {"resource": "secrets", "namespace": "fracgpu-system", "name": "fracgpu-webhook-tls"},
+        {"list", "watch", "patch"},
+    ),
+    "another Secret": ({"resource": "secrets", "namespace": "fracgpu-system", "name": "other"}, set()),
+    "all Secrets": ({"resource": "secrets", "namespace": "fracgpu-system"}, set()),
+    "such a Secret elsewhere": ({"resource": "secrets", "namespace": "team-a", "name": "fracgpu-webhook-tls"}, set()),
+    **{
+        f"{name or 'all'} {plural}": (
+            {"group": "admissionregistration.k8s.io", "resource": plural} | ({"name": name} if name else {}),
+            {"list", "watch", "patch"} if name == "fracgpu" else set(),
+        )
+        for plural in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+        for name in ("fracgpu", "other", "")
+    },
+}  # case -> what the webhook asks for, the verbs that it is allowed
+
+
+@pytest.mark.parametrize(("attributes", "want"), NAMED_RIGHTS.values(), ids=NAMED_RIGHTS)
+def test_the_webhook_has_rights_by_name_only(api: Api, attributes: dict[str, str], want: set[str]) -> None:
+    allowed = set()
+    for verb in VERBS:
+        _, review = api.call(
+            "POST",
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": {
+                    "user": WEBHOOK.name,
+                    "groups": list(WEBHOOK.groups),
+                    "resourceAttributes": attributes | {"verb": verb},
+                },
+            },
+        )
+        if review["status"]["allowed"]:
+            allowed.add(verb)
+
+    assert allowed == want
+
+
 def test_the_extender_binds_with_the_plan_and_the_uid(api: Api) -> None:
     """The right to create pods/binding is enough for a Binding that annotates the pod."""
     extender = api.as_user(EXTENDER)
@@ -242,39 +264,6 @@ def test_the_extender_binds_with_the_plan_and_the_uid(api: Api) -> None:
 
 
 # --- the webhook
-
-
-@pytest.fixture(scope="module")
-def admission(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """The API with the webhook process in front; by URL, since a Service needs more of a cluster."""
-    directory = tmp_path_factory.mktemp("webhook")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    cert, key, ready_file = (directory / name for name in ("tls.crt", "tls.key", "ready.json"))
-    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    flags = ["--port=0", f"--tls-cert={cert}", f"--tls-key={key}", f"--ready-file={ready_file}"]
-    with subprocess.Popen([sys.executable, "-m", "webhook", *flags], stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stderr is not None
-            while json.loads(process.stderr.readline())["event"] != "ready":
-                pass
-            (configuration,) = documents("webhook/mutatingwebhookconfiguration.yaml")
-            configuration["webhooks"][0]["clientConfig"] = {
-                "url": json.loads(ready_file.read_text())["url"] + "/mutate",
-                "caBundle": base64.b64encode(authority.cert_pem.bytes()).decode(),
-            }
-            api.apply(configuration)
-            api.wait_until(lambda: api.call("POST", f"{PODS}?dryRun=All", refused_pod())[0] == 403)
-            yield api
-            api.call("DELETE", "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/fracgpu")
-        finally:
-            process.terminate()
-
-
-def refused_pod(name: str = "refused") -> dict[str, Any]:
-    """A pod that the webhook refuses, and kube-apiserver alone would not."""
-    return pod(name, {"fracgpu.io/gpu-memory": "much"})
 
 
 @pytest.mark.parametrize(
@@ -333,7 +322,8 @@ def test_kubectl_shows_the_file_and_the_sentence(admission: Api, plane: RealCont
     )
 
 
-def test_a_running_pod_may_be_annotated(admission: Api) -> None:
+def test_a_running_pod_may_be_annotated_as_far_as_the_webhook_is_concerned(admission: Api) -> None:
+    """Who may write our annotations is held by deploy/admission, also while the webhook is down."""
     admission.call("POST", PODS, pod("running", {"fracgpu.io/gpu-memory": "4Gi"}))
 
     status, patched = admission.call(
@@ -371,6 +361,12 @@ def test_without_the_webhook_only_pods_that_ask_for_a_gpu_have_to_wait(api: Api)
             "by limit": pod("p", resources={"limits": {MEMORY: "4"}}),
             "by request": pod("p", resources={"limits": {"cpu": "1"}, "requests": {"fracgpu.io/x": "4"}}),
             "in an init container": with_init(pod("p"), {"limits": {MEMORY: "4"}}),
+            "gpushare": pod("p", resources={"limits": {"aliyun.com/gpu-mem": "4"}}),
+            "HAMi": pod("p", resources={"limits": {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "3000"}}),
+            "HAMi by annotation": pod("p", {"nvidia.com/use-gputype": "A100"}),
+            "KAI": pod("p", {"gpu-fraction": "0.5"}),
+            "kai-gpu-fractioning": pod("p", {"nvidia.com/container.main.gpu-memory.request": "4Gi"}),
+            "gpu-manager": pod("p", resources={"limits": {"tencent.com/vcuda-core": "100"}}),
         }
         others = {
             "nothing": pod("p"),

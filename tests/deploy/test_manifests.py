@@ -5,14 +5,6 @@ from typing import Any
 import pytest
 
 from fracgpu.gpunodes import (
-    Gpu,
-    GpuNode,
-    GpuNodeSpec,
-    GpuNodeStatus,
-    Grant,
-    IsolationStatus,
-    PendingShares,
-    SharingStatus,
     written,
 )
 from fracgpu.names import (
@@ -22,42 +14,9 @@ from fracgpu.names import (
     GPUNODE_PLURAL,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
-    GpuUuid,
-    NodeName,
-    PodUid,
 )
-from fracgpu.plans import Share
-from fracgpu.pods import ObjectMeta
-from fracgpu.quantities import Mib
-from fracgpu.sharing import PolicyProblem
 from tests.deploy.conftest import documents
-
-SHARE = Share(GpuUuid("GPU-a"), units=8, seats=0)
-GPU = Gpu(
-    GpuUuid("GPU-a"),
-    0,
-    "Tesla T4",
-    Mib(15360),
-    units=30,
-    replicas=4,
-    healthy=False,
-    numa_node=1,
-    problem="lost",
-    parent="GPU-p",
-    pending=PendingShares(28, 2),
-)
-NODE = GpuNode(
-    metadata=ObjectMeta(name=NodeName("node-1")),
-    spec=GpuNodeSpec(Mib(512), (GPU,), pending_memory_unit=Mib(256), numa_hints=True),
-    status=GpuNodeStatus(
-        "42",
-        (Grant(PodUid("uid-1"), "team-a", "chat", {"main": (SHARE,)}),),
-        (PodUid("uid-2"),),
-        IsolationStatus("mps", enforced=True, message="per process"),
-        SharingStatus(("policy-1",), (PolicyProblem("policy-2", 3, "Conflict", "policy-1 says otherwise"),)),
-    ),
-)
-"""A GPUNode with every field set."""
+from tests.deploy.gpunodes import NODE
 
 
 @pytest.fixture(scope="module")

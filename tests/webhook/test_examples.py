@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 
 from fracgpu.requests import ContainerRequest, PodRequest, request_of
-from tests.webhook.builders import POLICY, patched, typed
-from webhook.mutation import mutate
-from webhook.patches import patch_for
+from tests.webhook.builders import decide, typed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -35,11 +32,10 @@ def test_example(name: str, want: ContainerRequest | str) -> None:
     manifest: dict[str, Any] = yaml.safe_load((EXAMPLES / name).read_text())
     pod = manifest["spec"]["template"] if manifest["kind"] == "Deployment" else manifest
 
-    decision = mutate(typed(pod), policy=POLICY)
+    decided = decide(pod)
 
     if isinstance(want, str):
-        assert decision.refusal.startswith(want)
+        assert decided.refusal.startswith(want)
         return
-    assert decision.refusal == ""
-    operations = [] if decision.limit is None else patch_for(decision.limit)
-    assert request_of(typed(patched(pod, msgspec.to_builtins(operations)))) == PodRequest((want,))
+    assert decided.refusal == ""
+    assert request_of(typed(decided.manifest)) == PodRequest((want,))

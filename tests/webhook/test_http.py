@@ -154,6 +154,20 @@ async def test_probes(client: Client, path: str) -> None:
     assert await client.get(path) == (200, "ok")
 
 
+async def test_readiness_says_what_is_missing_and_health_does_not_mind(
+    session: aiohttp.ClientSession, tls: tuple[Path, Path]
+) -> None:
+    app = create_app(Policy(), missing=lambda: "there is no certificate yet")
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=tls[0], tls_key=tls[1])
+    await server.start()
+    try:
+        client = Client(session, server.url)
+        assert await client.get("/readyz") == (503, "there is no certificate yet")
+        assert await client.get("/healthz") == (200, "ok")
+    finally:
+        await server.stop()
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/"])
 async def test_nothing_else_is_served(client: Client, path: str) -> None:
     status, _ = await client.get(path)
@@ -188,7 +202,13 @@ async def test_the_process_serves_says_where_and_ends_when_asked(
 
 
 WRONG_SETTINGS = {
-    "no certificate": ("--port 0", "--tls-cert (environment: FRACGPU_TLS_CERT) is missing"),
+    "no certificate": ("--port 0", "neither --tls-cert with --tls-key nor --tls-secret are set"),
+    "two certificates": ("--tls-cert c --tls-key k --tls-secret a/b", "both --tls-cert with --tls-key and"),
+    "half a certificate": ("--tls-cert c", "--tls-cert and --tls-key belong together"),
+    "a CA without its certificate": ("--tls-secret a/b --tls-ca c", "--tls-ca goes with --tls-cert"),
+    "a Secret without a namespace": ("--tls-secret b", "--tls-secret (environment: FRACGPU_TLS_SECRET) is 'b'"),
+    "a name that is none": ("--tls-secret a/b --tls-names a_b", "'a_b' is neither a DNS name nor an IP address"),
+    "a Secret without an API server": ("--port 0 --tls-secret a/b", "no Kubernetes service account to use"),
     "a unit of nothing": ("--tls-cert c --tls-key k --memory-unit-mib 0", "--memory-unit-mib"),
     "no seats": ("--tls-cert c --tls-key k --replicas 0", "--replicas"),
     "a certificate that is not there": ("--port 0 --tls-cert none.crt --tls-key none.key", "none.crt"),

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from tests.webhook.builders import POLICY, container, patched, pod, typed
-from webhook.mutation import mutate
-from webhook.patches import patch_for
+from tests.webhook.builders import container, decide, pod
 
 MEMORY = "fracgpu.io/memory"
 BOTH = {"limits": {MEMORY: "8"}, "requests": {MEMORY: "8"}}
@@ -47,9 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 
 @pytest.mark.parametrize(("before", "want"), CASES.values(), ids=CASES)
 def test_patch(before: dict[str, Any], want: list[dict[str, Any]]) -> None:
-    limit = mutate(typed(pod({"gpu-memory": "4Gi"}, before)), policy=POLICY).limit
-
-    assert ([] if limit is None else msgspec.to_builtins(patch_for(limit))) == want
+    assert decide(pod({"gpu-memory": "4Gi"}, before)).operations == want
 
 
 def test_fields_that_we_do_not_know_survive() -> None:
@@ -59,10 +54,8 @@ def test_fields_that_we_do_not_know_survive() -> None:
         init=(container("warm"), container("proxy", {"cpu": "1"}, restart="Always") | {"future": {"field": 1}}),
     )
 
-    limit = mutate(typed(manifest), policy=POLICY).limit
+    after = decide(manifest).manifest
 
-    assert limit is not None
-    after = patched(manifest, msgspec.to_builtins(patch_for(limit)))
     proxy = after["spec"]["initContainers"][1]
     assert proxy.pop("resources") == {"limits": {"cpu": "1", MEMORY: "8"}, "requests": {MEMORY: "8"}}
     del manifest["spec"]["initContainers"][1]["resources"]

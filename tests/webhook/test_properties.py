@@ -12,9 +12,9 @@ from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, USER_ANNOTATIONS
 from fracgpu.quantities import Mib, parse_quantity
 from fracgpu.requests import request_of
 from tests.vocabulary.unhurried import unhurried
-from tests.webhook.builders import container, operations_of, patched, pod, review, typed
+from tests.webhook.builders import NO_GPUS, container, operations_of, patched, pod, review, typed
 from webhook.policy import Policy
-from webhook.reviews import ReviewError, answer
+from webhook.reviews import ReviewError, answer_pod
 
 MIB = 2**20
 
@@ -85,9 +85,9 @@ json = st.recursive(
 
 def respond(manifest: object, policy: Policy) -> dict[str, Any]:
     """The response, which has exactly the members of its kind."""
-    response: dict[str, Any] = msgspec.json.decode(answer(msgspec.json.encode(review(manifest)), policy=policy))[
-        "response"
-    ]
+    response: dict[str, Any] = msgspec.json.decode(
+        answer_pod(msgspec.json.encode(review(manifest)), policy=policy, cluster=NO_GPUS)
+    )["response"]
     if not response["allowed"]:
         assert set(response) == {"uid", "allowed", "status"}
         assert response["status"]["message"]
@@ -173,4 +173,4 @@ def test_any_annotation_text_is_decided(text: str, key: str) -> None:
 @given(json | st.binary(max_size=64).map(msgspec.Raw))
 def test_any_body_is_answered_or_a_review_error(body: object) -> None:
     with suppress(ReviewError):
-        answer(msgspec.json.encode(body), policy=Policy())
+        answer_pod(msgspec.json.encode(body), policy=Policy(), cluster=NO_GPUS)

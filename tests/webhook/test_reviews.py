@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.webhook.builders import POLICY, container, operations_of, pod, review
-from webhook.reviews import ReviewError, answer
+from tests.webhook.builders import NO_GPUS, POLICY, container, operations_of, pod, review
+from webhook.reviews import ReviewError, answer_pod
 
 UID = "186e27b2-329a-4841-b7f4-af82ab6cfc1a"
 DEEP = b"[" * 20_000 + b"]" * 20_000
 
 
 def respond(body: dict[str, Any]) -> dict[str, Any]:
-    reply = msgspec.json.decode(answer(msgspec.json.encode(body), policy=POLICY))
+    reply = msgspec.json.decode(answer_pod(msgspec.json.encode(body), policy=POLICY, cluster=NO_GPUS))
     assert set(reply) == {"apiVersion", "kind", "response"}
     assert (reply["apiVersion"], reply["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response: dict[str, Any] = reply["response"]
@@ -104,7 +104,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
                 }
             }
         ),
-        "'apps' 'v1' 'Deployment'; this webhook reads v1 Pod only",
+        "'apps' 'v1' 'Deployment'; here it is read of v1 Pod only",
     ),
 }  # case -> body, what the sentence has to contain
 
@@ -112,7 +112,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("body", "want"), MALFORMED.values(), ids=MALFORMED)
 def test_what_is_no_review_of_a_pod_is_an_error(body: bytes, want: str) -> None:
     with pytest.raises(ReviewError) as caught:
-        answer(body, policy=POLICY)
+        answer_pod(body, policy=POLICY, cluster=NO_GPUS)
 
     assert want in str(caught.value)
 
@@ -121,4 +121,4 @@ def test_a_pod_nested_beyond_reason_is_a_clean_error() -> None:
     body = msgspec.json.encode(review({"spec": {"containers": [{"x": "HERE"}]}})).replace(b'"HERE"', DEEP)
 
     with pytest.raises(ReviewError, match="cannot be read"):
-        answer(body, policy=POLICY)
+        answer_pod(body, policy=POLICY, cluster=NO_GPUS)
