@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 from fracgpu.annotations import MAX_GPUS, MAX_MEMORY_BYTES
 from fracgpu.errors import QuantityError, RequestError
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.quantities import parse_count, parse_quantity
 from webhook.pods import AdmittedContainer, AdmittedPod, limits_of, requests_of
 from webhook.policy import Policy
@@ -54,10 +55,26 @@ class Asking:
     warnings: tuple[str, ...] = ()
 
 
+def default_container(pod: AdmittedPod) -> str:
+    """The container that a request without a name is for: the first app container; empty where there is none.
+
+    One that has a limit of ours goes before: it got that when the pod was translated, and another webhook may have put
+    a container in front since.
+    """
+    apps = pod.spec.containers or ()
+    limited = (c.name for c in apps if not limits_of(c).keys().isdisjoint((RESOURCE_MEMORY, RESOURCE_REPLICA)))
+    return next(limited, apps[0].name if apps else "")
+
+
 def resources_named(pod: AdmittedPod, names: Iterable[str]) -> list[str]:
     """Which of these resources a container of the pod names, even with 0."""
-    present = {key for _, _, container in pod.listed() for key in {**limits_of(container), **requests_of(container)}}
-    return [name for name in names if name in present]
+    present = [container for _, _, container in pod.listed()]
+    return [name for name in names if any(resources_of(container, (name,)) for container in present)]
+
+
+def resources_of(container: AdmittedContainer, names: Iterable[str]) -> list[str]:
+    """Which of these resources a container names, even with 0."""
+    return [name for name in names if name in limits_of(container) or name in requests_of(container)]
 
 
 def amount_of(container: AdmittedContainer, resource: str, *, meaning: str, most: int = 2**31 - 1) -> int | None:

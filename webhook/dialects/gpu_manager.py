@@ -25,6 +25,7 @@ from webhook.policy import Policy
 CORE: Final = "tencent.com/vcuda-core"
 MEMORY: Final = "tencent.com/vcuda-memory"
 CORE_LIMIT: Final = "tencent.com/vcuda-core-limit"
+FOREIGN: Final = frozenset((CORE, MEMORY))
 _ONE_GPU: Final = 100
 _MEMORY_UNIT: Final = 256  # MiB
 
@@ -47,8 +48,8 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         ask = _ask(container, policy, warnings)
         if ask is not None:
             asks[container.name] = ask
-    _check_ceiling(pod)
-    return Asking(asks, frozenset((CORE, MEMORY)), warnings=tuple(warnings))
+    _check_ceiling(pod, policy, warnings)
+    return Asking(asks, FOREIGN, warnings=tuple(warnings))
 
 
 def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> Ask | None:
@@ -79,10 +80,14 @@ def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> A
     return computing(cores, memory=memory, gpus=1, policy=policy, subject=subject)
 
 
-def _check_ceiling(pod: AdmittedPod) -> None:
+def _check_ceiling(pod: AdmittedPod, policy: Policy, warnings: list[str]) -> None:
     text = pod.annotations.get(CORE_LIMIT)
     if text is None:
         return
     subject = f"annotation {CORE_LIMIT} is {text[:64]!r}"
-    if whole_number(text, subject=subject, allowed='a whole number, for example "100"') < _ONE_GPU:
+    if whole_number(text, subject=subject, allowed='a whole number, for example "100"') >= _ONE_GPU:
+        return
+    if policy.compute_shares == "ignore":
+        warnings.append(ignored(subject))
+    else:
         refuse(subject, why="it puts no bound on computing power", instead='remove the annotation, or make it "100"')

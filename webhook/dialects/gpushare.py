@@ -6,6 +6,7 @@ Source: gpushare-scheduler-extender, pkg/utils/const.go and pod.go; Alibaba Clou
 from typing import Final
 
 from fracgpu.annotations import MAX_GPUS
+from fracgpu.errors import RequestError
 from webhook.dialects.asking import (
     Ask,
     Asking,
@@ -22,6 +23,7 @@ from webhook.policy import Policy
 MEMORY: Final = "aliyun.com/gpu-mem"
 COUNT: Final = "aliyun.com/gpu-count"
 _CANNOT: Final = ("aliyun.com/gpu-core.percentage", "aliyun.com/gpu-core.tflops")
+FOREIGN: Final = frozenset((MEMORY, COUNT, *_CANNOT))
 _GIB: Final = 1024  # MiB
 
 
@@ -48,11 +50,11 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
                     instead='remove it, or ask by fracgpu.io/gpu-fraction, for example "0.5"',
                 )
         cards = amount_of(container, COUNT, meaning="which only a node has")
-        if cards not in (None, 0, 1):
+        if cards not in (None, 0, 1) or (cards and count > 1):
             refuse(
                 f"container {container.name!r} asks for {COUNT}: {cards}",
                 why="as a resource it counts the GPUs of a node",
-                instead=f'for several GPUs set the label {COUNT} of the pod, for example "2"',
+                instead=f'remove it, and for several GPUs set the label {COUNT} of the pod, for example "2"',
             )
         total = amount_of(container, MEMORY, meaning='the video memory in GiB, for example "4"', most=2**14)
         if total:
@@ -67,7 +69,12 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
             asks[container.name] = Ask(
                 gpus=count, memory=check_memory(each * _GIB, subject=subject, example=f"{MEMORY}: 4")
             )
-    return Asking(asks, frozenset((MEMORY, COUNT, *_CANNOT)))
+        elif cards:
+            raise RequestError(
+                f"container {container.name!r} asks for {COUNT}: {cards} and not for {MEMORY}, so nothing says how "
+                f"much of a GPU it wants; add {MEMORY}, for example {MEMORY}: 4"
+            )
+    return Asking(asks, FOREIGN)
 
 
 def _count(pod: AdmittedPod) -> int:

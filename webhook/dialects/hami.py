@@ -26,6 +26,7 @@ from webhook.dialects.asking import (
     listed,
     refuse,
     resources_named,
+    resources_of,
 )
 from webhook.pods import AdmittedContainer, AdmittedPod
 from webhook.policy import Policy
@@ -37,6 +38,7 @@ PERCENTAGE: Final = "nvidia.com/gpumem-percentage"
 CORES: Final = "nvidia.com/gpucores"
 PRIORITY: Final = "nvidia.com/priority"
 OWN_RESOURCES: Final = (MEMORY, PERCENTAGE, CORES, PRIORITY)
+FOREIGN: Final = frozenset((GPU, *OWN_RESOURCES))
 _MODELS: Final = {
     "nvidia.com/use-gputype": ANNOTATION_GPU_MODEL,
     "nvidia.com/nouse-gputype": ANNOTATION_EXCLUDE_GPU_MODEL,
@@ -48,7 +50,8 @@ _UUIDS: Final = {
 _MODE: Final = "nvidia.com/vgpu-mode"
 _NUMA: Final = "nvidia.com/numa-bind"
 _POLICIES: Final = ("hami.io/node-scheduler-policy", "hami.io/gpu-scheduler-policy")
-_ANNOTATIONS: Final = (*_MODELS, *_UUIDS, _MODE, _NUMA, *_POLICIES)
+_WEIGHTS: Final = "hami.io/device-scoring-weights"
+_ANNOTATIONS: Final = (*_MODELS, *_UUIDS, _MODE, _NUMA, *_POLICIES, _WEIGHTS)
 _TRUE: Final = ("1", "t", "T", "true", "TRUE", "True")  # of Go's strconv.ParseBool
 
 
@@ -72,8 +75,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         ask = _ask(container, policy, warnings)
         if ask is not None:
             asks[container.name] = ask
-    foreign = frozenset((GPU, *OWN_RESOURCES))
-    return Asking(asks, foreign, _selection(pod), frozenset({"hami-scheduler"}), tuple(warnings))
+    return Asking(asks, FOREIGN, _selection(pod), frozenset({"hami-scheduler"}), tuple(warnings))
 
 
 def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> Ask | None:
@@ -83,10 +85,21 @@ def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> A
     cores = amount_of(container, CORES, meaning='computing power in percent, for example "50"')
     _check_priority(container)
     if gpus is None and (memory, percentage, cores) == (None, None, None):
-        return None
-    if not gpus and not (memory or percentage or cores):
+        if resources_of(container, (PRIORITY,)):
+            raise RequestError(
+                f"container {container.name!r} asks for {PRIORITY} and for no GPU; remove it, or add {GPU}: 1 and "
+                f"{MEMORY}, for example {MEMORY}: 3000"
+            )
         return None
     subject = f"container {container.name!r} asks for"
+    if not (gpus or memory or percentage or cores):
+        if gpus is None:
+            named = resources_of(container, (MEMORY, PERCENTAGE, CORES))[0]
+            raise RequestError(
+                f"{subject} {named}: 0 and not for {GPU}, which for HAMi is a whole GPU; write {GPU}: 1 for that, or "
+                f"ask for a part, for example {MEMORY}: 3000, or remove {named} for no GPU"
+            )
+        return None
     gpus = check_gpus(1 if gpus is None else gpus, subject=f"{subject} {GPU}: {gpus}")
     if memory and percentage:
         raise RequestError(
@@ -142,6 +155,12 @@ def _selection(pod: AdmittedPod) -> dict[str, str]:
             f"annotation {_NUMA} is {pod.annotations[_NUMA]!r}",
             why="NUMA nodes are the kubelet's to choose (Topology Manager)",
             instead="remove the annotation",
+        )
+    if pod.annotations.get(_WEIGHTS, "").strip():
+        refuse(
+            f"annotation {_WEIGHTS} is {pod.annotations[_WEIGHTS][:64]!r}",
+            why=f"its policies are {' and '.join(PLACEMENT_POLICIES)}",
+            instead=f'remove the annotation, or use {_POLICIES[1]}: "binpack"',
         )
     policies = {key: pod.annotations[key].strip() for key in _POLICIES if pod.annotations.get(key, "").strip()}
     for key, value in policies.items():

@@ -14,6 +14,7 @@ from webhook.dialects.asking import (
     Asking,
     check_gpus,
     check_memory,
+    default_container,
     memory_in_mib,
     part_of,
     refuse,
@@ -31,6 +32,9 @@ CONTAINER: Final = "gpu-fraction-container-name"
 MEMORY_LIMIT: Final = "gpu-memory.limit"
 FRACTION_LIMIT: Final = "gpu-fraction.limit"
 _REFINEMENTS: Final = (COUNT, CONTAINER)
+_MPS: Final = "mps"
+_MODE: Final = "kai.scheduler/gpu-compute-sharing-mode"
+_PORTIONS: Final = "kai.scheduler/container."
 SCHEDULERS: Final = frozenset({"kai-scheduler", "runai-scheduler"})
 GPU: Final = "nvidia.com/gpu"
 _NEWER: Final = "nvidia.com/container."  # see kai_gpu_fractioning, to which the refinements then belong
@@ -51,7 +55,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         RequestError: it cannot be read or given.
     """
     notes = pod.annotations
-    check_no_whole_gpus(pod, signs(pod)[0])
+    check_others(pod, signs(pod)[0])
     gpus = number_of_gpus(pod)
     subjects = {key: f"annotation {key} is {notes[key][:64]!r}" for key in (MEMORY, FRACTION) if key in notes}
     if len(subjects) > 1:
@@ -77,12 +81,20 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
     return Asking({container_of(pod): ask}, schedulers=SCHEDULERS)
 
 
-def check_no_whole_gpus(pod: AdmittedPod, sign: str) -> None:
-    """Check that a pod that asks for a share, by this annotation, does not ask for whole GPUs too.
+def check_others(pod: AdmittedPod, sign: str) -> None:
+    """Check that a pod that asks for a share, by this annotation, asks for nothing that goes against it.
 
     Raises:
         RequestError: it does.
     """
+    for key, text in pod.annotations.items():
+        subject = f"annotation {key[:128]} is {text[:64]!r}"
+        if key == _MPS and text == "true":
+            refuse(subject, why="whether a node uses MPS is set for the node", instead="remove the annotation")
+        if key == _MODE:
+            check_mode(text, subject=subject)
+        if key.startswith(_PORTIONS):
+            refuse_burst(subject)
     if resources_named(pod, (GPU,)):
         raise RequestError(
             f"a container asks for {GPU} and the pod has the annotation {sign[:128]}; KAI takes one of the two, so "
@@ -113,7 +125,7 @@ def container_of(pod: AdmittedPod) -> str:
     names = [container.name for _, _, container in pod.listed()]
     if not pod.containers:
         raise RequestError("the pod has no container that could hold a share of a GPU; add one to spec.containers")
-    name = pod.annotations.get(CONTAINER, pod.containers[0].name)
+    name = pod.annotations.get(CONTAINER, default_container(pod))
     if name not in names:
         raise RequestError(
             f"annotation {CONTAINER} is {name[:64]!r}, which is no container of this pod; it is one of "
@@ -135,6 +147,20 @@ def _check_no_burst(pod: AdmittedPod, ask: Ask) -> None:
             limit = part_of(text, subject=subject)
         if limit != wanted:
             refuse_burst(subject)
+
+
+def check_mode(text: str, *, subject: str) -> None:
+    """Check how containers on one GPU are to share its computing power.
+
+    Raises:
+        RequestError: not by taking turns.
+    """
+    if text.strip() != "time-slicing":
+        refuse(
+            subject,
+            why="containers on one GPU take turns, or as the administrator has set it for the node",
+            instead='remove the annotation, or use "time-slicing"',
+        )
 
 
 def refuse_burst(subject: str) -> NoReturn:

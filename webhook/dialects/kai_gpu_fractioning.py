@@ -29,7 +29,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         RequestError: it cannot be read or given.
     """
     del policy
-    kai.check_no_whole_gpus(pod, signs(pod)[0])
+    kai.check_others(pod, signs(pod)[0])
     names = [container.name for _, _, container in pod.listed()]
     gpus = kai.number_of_gpus(pod)
     sizes: dict[str, tuple[str, int]] = {}  # container -> the annotation that was read first, and MiB
@@ -42,7 +42,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
                 f"{', '.join(map(repr, names[:10]))}, for example {PREFIX}{names[0] if names else 'main'}{_REQUEST}"
             )
         if kind == _MODE:
-            _check_mode(pod.annotations[key], subject=subject)
+            kai.check_mode(pod.annotations[key], subject=subject)
             continue
         size = memory_in_mib(pod.annotations[key], subject=subject)
         if name in sizes and sizes[name][1] != size:
@@ -71,12 +71,3 @@ def _parts(key: str) -> tuple[str, str]:
         why=f"of {PREFIX}<container> it knows {_REQUEST}, {_LIMIT} and {_MODE}",
         instead=f"remove the annotation, and ask for example by {PREFIX}main{_REQUEST}",
     )
-
-
-def _check_mode(text: str, *, subject: str) -> None:
-    if text.strip() != "time-slicing":
-        refuse(
-            subject,
-            why="containers on one GPU take turns, or as the administrator has set it for the node",
-            instead='remove the annotation, or use "time-slicing"',
-        )
