@@ -88,7 +88,7 @@ def _of_env(path: str, before: Sequence[EnvVar], after: Sequence[EnvVar]) -> Ite
 
 def _of_tolerations(before: Sequence[Toleration] | None, added: Sequence[Toleration]) -> Iterator[Operation]:
     if before is None and added:
-        yield Operation("add", "/spec/tolerations", msgspec.to_builtins(added))
+        yield Operation("add", "/spec/tolerations", [msgspec.to_builtins(toleration) for toleration in added])
     else:
         for toleration in added:
             yield Operation("add", "/spec/tolerations/-", msgspec.to_builtins(toleration))

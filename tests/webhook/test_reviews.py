@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from fracgpu.quantities import Mib
 from tests.webhook.builders import NO_GPUS, POLICY, container, operations_of, pod, review
-from webhook.reviews import ReviewError, answer_pod
+from webhook.cards import Card, cluster_of
+from webhook.reviews import ReviewError, answer_pod, answer_workload
 
 UID = "186e27b2-329a-4841-b7f4-af82ab6cfc1a"
 DEEP = b"[" * 20_000 + b"]" * 20_000
@@ -122,3 +124,77 @@ def test_a_pod_nested_beyond_reason_is_a_clean_error() -> None:
 
     with pytest.raises(ReviewError, match="cannot be read"):
         answer_pod(body, policy=POLICY, cluster=NO_GPUS)
+
+
+# --- workloads
+
+
+def warnings_about(kind: str, manifest: object, *, operation: str = "CREATE") -> list[str]:
+    """The warnings of a workload, which is never refused."""
+    group = "batch" if kind in ("Job", "CronJob") else "apps"
+    body = msgspec.json.encode(review(manifest, operation=operation, kind=(group, "v1", kind)))
+    response = msgspec.json.decode(answer_workload(body, policy=POLICY, cluster=NO_GPUS))["response"]
+    assert response["allowed"] is True
+    assert set(response) <= {"uid", "allowed", "warnings"}
+    warnings: list[str] = response.get("warnings", [])
+    assert all(len(warning) <= 256 for warning in warnings)
+    return warnings
+
+
+def of(template: dict[str, Any], *, kind: str = "Deployment", annotations: object = None) -> dict[str, Any]:
+    spec = {"template": {"metadata": template["metadata"], "spec": template["spec"]}}
+    if kind == "CronJob":
+        spec = {"jobTemplate": {"spec": spec}}
+    return {"metadata": {"annotations": annotations}, "spec": spec}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"])
+@pytest.mark.parametrize("operation", ["CREATE", "UPDATE"])
+def test_a_mistake_in_a_template_is_told(kind: str, operation: str) -> None:
+    warnings = warnings_about(kind, of(pod({"gpu-memory": "4GB"}), kind=kind), operation=operation)
+
+    told = " ".join(warnings)
+    assert told.startswith(f"the pods of this {kind} will be refused: annotation fracgpu.io/gpu-memory is '4GB'")
+    assert told.endswith('for example "4Gi"')
+
+
+def test_a_long_warning_comes_in_pieces() -> None:
+    """kube-apiserver cuts what is longer than 256 characters."""
+    warnings = warnings_about("Deployment", of(pod({"gpu-mem": "4Gi"})))
+
+    assert len(warnings) > 1
+    assert " ".join(warnings).endswith('for example fracgpu.io/gpu-memory: "4Gi"')
+
+
+def test_a_template_is_judged_by_the_rules_of_its_namespace() -> None:
+    assert warnings_about("Job", of(pod({"gpu-memory": "4Gi"}), kind="Job")) == []
+    assert warnings_about("Job", of(pod({"gpu-memory": "lots"})), operation="DELETE") == []
+
+
+def test_annotations_of_the_workload_itself_are_told() -> None:
+    manifest = of(pod(), annotations={"fracgpu.io/gpu-memory": "4Gi"})
+    assert "stands on the Deployment itself" in " ".join(warnings_about("Deployment", manifest))
+    both = of(pod({"gpu-memory": "4Gi"}), annotations={"fracgpu.io/gpu-memory": "4Gi"})
+    assert warnings_about("Deployment", both) == []
+
+
+@pytest.mark.parametrize("manifest", [None, [], {"spec": {"template": None}}, {"spec": {"template": {"spec": 1}}}])
+def test_a_template_of_the_wrong_shape_is_told(manifest: object) -> None:
+    assert "cannot be read by fracgpu" in " ".join(warnings_about("Deployment", manifest))
+
+
+@pytest.mark.parametrize("kind", [("", "v1", "Pod"), ("apps", "v1", "ReplicaSet"), ("apps", "v1beta1", "Deployment")])
+def test_other_kinds_are_an_error(kind: tuple[str, str, str]) -> None:
+    with pytest.raises(ReviewError, match="apps/v1 Deployment, apps/v1 StatefulSet"):
+        answer_workload(msgspec.json.encode(review({}, kind=kind)), policy=POLICY, cluster=NO_GPUS)
+
+
+def test_a_warning_about_a_pod_comes_with_its_patch() -> None:
+    cluster = cluster_of([(Card("Tesla T4", Mib(15360), 30, 4),)])
+    body = msgspec.json.encode(review(pod({"gpu-memory": "16Gi"})))
+
+    response = msgspec.json.decode(answer_pod(body, policy=POLICY, cluster=cluster))["response"]
+
+    assert response["allowed"] is True
+    assert "patch" in response
+    assert "the largest GPU of the cluster has 15 GiB" in " ".join(response["warnings"])
