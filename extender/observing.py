@@ -13,8 +13,8 @@ import msgspec
 
 from extender.index import Nomination
 from extender.ledger.claims import Claim, ClaimState
-from extender.policies import slim
 from extender.reconciling import Facts, judge
+from extender.sharingpolicies import slim
 from fracgpu.errors import InputError, PlanError, RequestError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName

@@ -1,4 +1,4 @@
-"""Writes into each SharingPolicy what has become of it; what that is, `policies` says.
+"""Writes into each SharingPolicy what has become of it; what that is, `sharingpolicies` says.
 
 Every replica does so: they see the same nodes and come to the same words, and one that finds them written writes
 nothing. Scheduling does not wait for any of it. A cluster without this custom resource is none the worse.
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from extender.policies import own_part, statuses
+from extender.sharingpolicies import own_part, statuses
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient

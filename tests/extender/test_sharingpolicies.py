@@ -3,7 +3,7 @@
 import pytest
 
 from extender.observing import reduced, reduced_node
-from extender.policies import own_part, statuses
+from extender.sharingpolicies import own_part, statuses
 from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, IsolationStatus, PendingShares, SharingStatus
 from fracgpu.names import GpuUuid, NodeName
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Resources
