@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, USER_ANNOTATIONS
+from fracgpu.names import PER_CONTAINER_ANNOTATIONS, RESOURCE_MEMORY, RESOURCE_REPLICA, USER_ANNOTATIONS
 from fracgpu.quantities import Mib, parse_quantity
 from fracgpu.requests import request_of
 from tests.vocabulary.unhurried import unhurried
@@ -35,7 +35,10 @@ sizes = st.builds(
     st.sampled_from(["", "Mi", "Gi", "Ti", "Ei", "M", "G", "m", "n", "k", "K", "GB", "mi", " Gi", "Gi "]),
 )
 names = st.sampled_from(["main", "b", "warm", "proxy", ""])
-keys = st.one_of(st.sampled_from(USER_ANNOTATIONS), st.text(max_size=8).map("fracgpu.io/".__add__), st.text(max_size=8))
+own_keys = st.builds("{}.{}".format, st.sampled_from(PER_CONTAINER_ANNOTATIONS), names)
+keys = st.one_of(
+    st.sampled_from(USER_ANNOTATIONS), own_keys, st.text(max_size=8).map("fracgpu.io/".__add__), st.text(max_size=8)
+)
 annotations = st.dictionaries(keys, st.one_of(sizes, names, st.text(max_size=20)), max_size=4)
 amounts = st.dictionaries(
     st.sampled_from([RESOURCE_MEMORY, RESOURCE_REPLICA, "cpu", "fracgpu.io/mem"]),
@@ -102,20 +105,26 @@ def check_accepted(manifest: dict[str, Any], response: dict[str, Any], policy: P
     assert respond(after, policy) == {"uid": response["uid"], "allowed": True}, "not idempotent"
     request = request_of(typed(after))
     notes = manifest["metadata"].get("annotations") or {}
-    memory, fraction = notes.get("fracgpu.io/gpu-memory"), notes.get("fracgpu.io/gpu-fraction")
-    if memory is None and fraction is None:
+    sizes = [key for key in notes if key.startswith(("fracgpu.io/gpu-memory", "fracgpu.io/gpu-fraction"))]
+    if not sizes:
         assert after == manifest
         return
     assert request is not None
-    gpus = int(notes.get("fracgpu.io/gpu-count", "1"))
-    named = notes.get("fracgpu.io/container")
-    shares = [share for share in request.containers if named in (None, share.container)]
-    if memory is not None:
-        size = parse_quantity(memory.strip()) / MIB
-        assert any(s.gpus == gpus and (s.units - 1) * policy.unit < size <= s.units * policy.unit for s in shares)
-    else:
-        part = Fraction(fraction.strip()) if fraction else None
-        assert any(s.gpus == gpus and Fraction(s.seats, policy.replicas) == part for s in shares)
+    for key in sizes:
+        base, _, own = key.removeprefix("fracgpu.io/").partition(".")
+        named = own or notes.get("fracgpu.io/container")
+        gpus = {
+            int(text)
+            for name in (f"fracgpu.io/gpu-count.{named}", "fracgpu.io/gpu-count")
+            if (text := notes.get(name)) is not None
+        } | {1}
+        shares = [share for share in request.containers if named in (None, share.container) and share.gpus in gpus]
+        if base == "gpu-memory":
+            size = parse_quantity(notes[key].strip()) / MIB
+            assert any((s.units - 1) * policy.unit < size <= s.units * policy.unit for s in shares)
+        else:
+            part = Fraction(notes[key].strip())
+            assert any(Fraction(s.seats, policy.replicas) == part for s in shares)
 
 
 @unhurried
@@ -174,3 +183,18 @@ def test_any_annotation_text_is_decided(text: str, key: str) -> None:
 def test_any_body_is_answered_or_a_review_error(body: object) -> None:
     with suppress(ReviewError):
         answer_pod(msgspec.json.encode(body), policy=Policy(), cluster=NO_GPUS)
+
+
+@unhurried
+@given(
+    st.dictionaries(own_keys | st.sampled_from(USER_ANNOTATIONS), sizes | names | st.sampled_from(["1", "2", "A100"])),
+    policies,
+)
+def test_annotations_of_several_containers(notes: dict[str, str], policy: Policy) -> None:
+    manifest = pod({}, container("main"), container("b"), init=(container("proxy", restart="Always"),))
+    manifest["metadata"]["annotations"] = notes
+
+    response = respond(manifest, policy)
+
+    if response["allowed"]:
+        check_accepted(manifest, response, policy)
