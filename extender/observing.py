@@ -5,7 +5,7 @@ A cluster has tens of thousands of pods, and each replica keeps them all: `reduc
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -128,9 +128,24 @@ def nomination_of(pod: Pod) -> Nomination | None:
     return Nomination(NodeName(node), pod.priority, request) if request else None
 
 
-def granted_claims(node: GpuNode) -> Iterable[Claim]:
-    """What pods claim by the kubelet's grants; grants with impossible numbers are left out."""
+def granted_claims(node: GpuNode, *, pods: Mapping[str, Pod]) -> Iterable[Claim]:
+    """What pods claim by the kubelet's grants.
+
+    Grants with impossible numbers are left out, and those to pods that are known to be on another node: a pod never
+    moves, so that is a plugin's mistake, or what somebody writes who has stolen its token.
+
+    Args:
+        node: whose grants.
+        pods: UID -> pod, as far as they are known.
+    """
     for grant in node.status.grants:
+        pod = pods.get(grant.pod_uid)
+        if pod is not None and pod.spec.node_name not in ("", node.node):
+            _logger.error(
+                "grant ignored",
+                extra={"node": node.node, "uid": grant.pod_uid, "error": f"the pod is on {pod.spec.node_name}"},
+            )
+            continue
         try:
             check_shares(grant.containers)
         except PlanError as exc:
@@ -145,8 +160,9 @@ def granted_claims(node: GpuNode) -> Iterable[Claim]:
 
 def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]:
     """Everything that is taken, from the API server alone: plans of pods that live, and grants that plugins keep."""
-    granted = {claim.uid: claim for node in nodes for claim in granted_claims(node)}
-    living = {pod.uid: pod for pod in pods if not has_ended(pod)}
+    known: dict[str, Pod] = {pod.uid: pod for pod in pods}
+    granted = {claim.uid: claim for node in nodes for claim in granted_claims(node, pods=known)}
+    living = {pod.uid: pod for pod in known.values() if not has_ended(pod)}
     repairs = (
         judge(
             Facts(

@@ -311,7 +311,7 @@ class Reconciler:
         if change.kind is ChangeKind.DELETED:
             self._index.remove_node(node.node)
         else:
-            claims = {claim.uid: self._shared(claim) for claim in granted_claims(node)}
+            claims = {claim.uid: self._shared(claim) for claim in granted_claims(node, pods=self._pods.objects)}
             self._index.put_node(node, granted=claims)
             self._granted.update(claims)
             self._granted_on[node.node] = tuple(claims)

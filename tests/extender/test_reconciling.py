@@ -151,7 +151,7 @@ def test_a_grant_with_an_impossible_number_is_left_out() -> None:
         grant("odd-too", "GPU-a", units=2**63),
         grant("sound", "GPU-a", units=8),
     )
-    assert [found.name for found in granted_claims(gpu_node("node-1", "GPU-a", grants=grants))] == ["sound"]
+    assert [found.name for found in granted_claims(gpu_node("node-1", "GPU-a", grants=grants), pods={})] == ["sound"]
 
 
 @pytest.mark.parametrize(
@@ -161,3 +161,21 @@ def test_a_grant_with_an_impossible_number_is_left_out() -> None:
 )
 def test_when_a_reservation_is_overdue(deadline_ms: int, want: bool) -> None:
     assert Entry(BINDING, deadline_ms).is_overdue(now_ms=1000, lifetime_seconds=5) is want
+
+
+def test_a_grant_to_a_pod_of_another_node_is_left_out() -> None:
+    """Whoever has a node's token may write what he likes into that node's GPUNode."""
+    pods = [
+        pod("elsewhere", units=8, node="node-2", plan=claim("elsewhere", node="node-2", gpu="GPU-b").plan),
+        pod("here", units=8, node="node-1", plan=claim("here").plan),
+    ]
+    forged = tuple(grant(uid, "GPU-a", units=8) for uid in ("elsewhere", "here", "unknown"))
+    nodes = [gpu_node("node-2", "GPU-b", grants=()), gpu_node("node-1", "GPU-a", grants=forged)]
+
+    claims = {found.uid: found for found in rebuilt_claims(pods, nodes)}
+
+    assert {uid: found.node for uid, found in claims.items()} == {
+        "elsewhere": "node-2",
+        "here": "node-1",
+        "unknown": "node-1",
+    }
