@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test chaos e2e bench bench-plugin check lock proto clean
+.PHONY: help demo test chaos e2e bench bench-plugin bench-webhook check lock proto clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(INSTALLED): requirements/dev.lock pyproject.toml scripts/bootstrap
 	@scripts/bootstrap $(PYTHON) $(VENV)
@@ -31,6 +31,9 @@ bench: $(INSTALLED) ## Measure the extender: latency beside the floor, memory, s
 
 bench-plugin: $(INSTALLED) ## Measure the device plugin: start, answers beside a floor, memory, writes (five minutes)
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -W ignore::FutureWarning -m bench.plugin $(ARGS)
+
+bench-webhook: $(INSTALLED) ## Measure the webhook: answers beside a floor, large bodies, memory, 2000 pods at once (three minutes)
+	@$(BIN)/python -m bench.webhook $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and import rules only
 	@scripts/check

@@ -10,7 +10,8 @@ from fracgpu.errors import RequestError
 from fracgpu.requests import request_of
 from webhook.cards import Cluster, why_too_large
 from webhook.checks import check_finished, check_names
-from webhook.dialects.translating import translated, undone
+from webhook.dialects.notes import undone
+from webhook.dialects.translating import translated
 from webhook.environment import with_safe_environment
 from webhook.limits import with_limits
 from webhook.placing import placed, with_default_size
@@ -46,9 +47,9 @@ def mutate(pod: AdmittedPod, *, namespace: str, policy: Policy, cluster: Cluster
     """
     rules = policy.rules_in(namespace)
     try:
-        original = undone(pod)
+        original, note = undone(pod)
         check_names(original)
-        translation = translated(original, policy=policy, nvidia_gpu=rules.nvidia_gpu)
+        translation = translated(original, before=note, policy=policy, nvidia_gpu=rules.nvidia_gpu)
         finished = with_limits(with_default_size(translation.pod, rules=rules), policy=policy)
         request = request_of(finished)
         check_finished(finished, request, policy=policy, rules=rules)

@@ -10,10 +10,8 @@ from fracgpu.names import (
     RESOURCE_REPLICA,
     SIZE_ANNOTATIONS,
 )
-from webhook.pods import AdmittedPod, Toleration, count_of, limits_of, requests_of
+from webhook.pods import DEFAULT_SCHEDULER, AdmittedPod, Toleration, count_of, limits_of, requests_of
 from webhook.policy import Policy, Rules
-
-_DEFAULT_SCHEDULER = "default-scheduler"
 
 
 def with_default_size(pod: AdmittedPod, *, rules: Rules) -> AdmittedPod:
@@ -33,7 +31,7 @@ def with_default_size(pod: AdmittedPod, *, rules: Rules) -> AdmittedPod:
 def placed(pod: AdmittedPod, *, policy: Policy) -> AdmittedPod:
     """A GPU pod with what the administrator wants every GPU pod to have; what it says itself stands."""
     spec = pod.spec
-    if policy.scheduler_name and spec.scheduler_name in ("", _DEFAULT_SCHEDULER):
+    if policy.scheduler_name and spec.scheduler_name in ("", DEFAULT_SCHEDULER):
         spec = msgspec.structs.replace(spec, scheduler_name=policy.scheduler_name)
     if policy.runtime_class_name and spec.runtime_class_name is None:
         spec = msgspec.structs.replace(spec, runtime_class_name=policy.runtime_class_name)

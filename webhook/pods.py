@@ -3,7 +3,7 @@
 Only the webhook looks at these, so only the webhook pays for decoding them.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +11,9 @@ from msgspec import Struct
 from fracgpu.errors import QuantityError
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
 from fracgpu.quantities import parse_count
+
+DEFAULT_SCHEDULER: Final = "default-scheduler"
+"""What kube-apiserver writes into a pod that names no scheduler."""
 
 ContainerField = Literal["containers", "initContainers"]
 """The member of a pod's spec that lists a container, as on the wire."""
@@ -103,8 +106,15 @@ def requests_of(container: Container) -> dict[str, Quantity]:
 def with_amounts(
     container: AdmittedContainer, *, limits: dict[str, Quantity], requests: dict[str, Quantity]
 ) -> AdmittedContainer:
-    """The container with these limits and requests and no others."""
-    return msgspec.structs.replace(container, resources=Resources(limits=limits, requests=requests))
+    """The container with these limits and requests and no others; members that were absent and stay empty stay so."""
+    if container.resources is None and not limits and not requests:
+        return container
+    had = container.resources or Resources()
+    resources = Resources(
+        limits=None if had.limits is None and not limits else limits,
+        requests=None if had.requests is None and not requests else requests,
+    )
+    return msgspec.structs.replace(container, resources=resources)
 
 
 def count_of(value: Quantity) -> int | None:

@@ -1,6 +1,6 @@
 """What a dialect's module finds in a pod, in terms that all dialects share, and how it reads numbers. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
@@ -53,6 +53,12 @@ class Asking:
     annotations: Mapping[str, str] = field(default_factory=dict)
     schedulers: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+
+
+def asks_of(pod: AdmittedPod, ask: Callable[[AdmittedContainer], Ask | None]) -> dict[str, Ask]:
+    """What each container asks, by its name; those that ask for nothing are not here."""
+    found = {container.name: ask(container) for _, _, container in pod.listed()}
+    return {name: asked for name, asked in found.items() if asked is not None}
 
 
 def default_container(pod: AdmittedPod) -> str:
@@ -194,9 +200,23 @@ def computing(percent: int, *, memory: int, gpus: int, policy: Policy, subject: 
         RequestError: it is no whole number of seats.
     """
     part = Fraction(percent, 100)
-    seats = whole_seats(part, replicas=policy.replicas, subject=subject)
+    seats = computing_seats(part, policy=policy, subject=subject)
     units_per_seat = ceil(Fraction(memory, policy.unit * seats))
     return Ask(gpus=gpus, fraction=part, min_memory=units_per_seat * policy.replicas * policy.unit)
+
+
+def computing_seats(part: Fraction, *, policy: Policy, subject: str) -> int:
+    """The seats that a part of a GPU's computing power comes to.
+
+    Raises:
+        RequestError: it is no whole number of seats.
+    """
+    try:
+        return whole_seats(part, replicas=policy.replicas, subject=subject)
+    except RequestError as exc:
+        raise RequestError(
+            f"{exc}; or ask the administrator to leave computing power out (--compute-shares=ignore of the webhook)"
+        ) from exc
 
 
 def ignored(subject: str) -> str:

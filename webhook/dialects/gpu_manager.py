@@ -11,6 +11,7 @@ from webhook.dialects.asking import (
     Ask,
     Asking,
     amount_of,
+    asks_of,
     check_gpus,
     check_memory,
     computing,
@@ -42,12 +43,8 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
     Raises:
         RequestError: it cannot be read or given.
     """
-    asks = {}
     warnings: list[str] = []
-    for _, _, container in pod.listed():
-        ask = _ask(container, policy, warnings)
-        if ask is not None:
-            asks[container.name] = ask
+    asks = asks_of(pod, lambda container: _ask(container, policy, warnings))
     _check_ceiling(pod, policy, warnings)
     return Asking(asks, FOREIGN, warnings=tuple(warnings))
 

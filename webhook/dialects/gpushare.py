@@ -13,6 +13,7 @@ from webhook.dialects.asking import (
     amount_of,
     check_gpus,
     check_memory,
+    ignored,
     refuse,
     resources_named,
     whole_number,
@@ -38,14 +39,18 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
     Raises:
         RequestError: it cannot be read or given.
     """
-    del policy
     count = _count(pod)
     asks = {}
+    warnings = []
     for _, _, container in pod.listed():
         for resource in _CANNOT:
-            if amount_of(container, resource, meaning="computing power"):
+            if power := amount_of(container, resource, meaning="computing power"):
+                subject = f"container {container.name!r} asks for {resource}: {power}"
+                if policy.compute_shares == "ignore":
+                    warnings.append(ignored(subject))
+                    continue
                 refuse(
-                    f"container {container.name!r} asks for {resource}",
+                    subject,
                     why="it shares memory, and a part of the computing power only with the same part of the memory",
                     instead='remove it, or ask by fracgpu.io/gpu-fraction, for example "0.5"',
                 )
@@ -74,7 +79,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
                 f"container {container.name!r} asks for {COUNT}: {cards} and not for {MEMORY}, so nothing says how "
                 f"much of a GPU it wants; add {MEMORY}, for example {MEMORY}: 4"
             )
-    return Asking(asks, FOREIGN)
+    return Asking(asks, FOREIGN, warnings=tuple(warnings))
 
 
 def _count(pod: AdmittedPod) -> int:

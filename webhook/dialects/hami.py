@@ -19,9 +19,11 @@ from webhook.dialects.asking import (
     Ask,
     Asking,
     amount_of,
+    asks_of,
     check_gpus,
     check_memory,
     computing,
+    computing_seats,
     ignored,
     listed,
     refuse,
@@ -69,12 +71,8 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
     Raises:
         RequestError: it cannot be read or given.
     """
-    asks = {}
     warnings: list[str] = []
-    for _, _, container in pod.listed():
-        ask = _ask(container, policy, warnings)
-        if ask is not None:
-            asks[container.name] = ask
+    asks = asks_of(pod, lambda container: _ask(container, policy, warnings))
     return Asking(asks, FOREIGN, _selection(pod), frozenset({"hami-scheduler"}), tuple(warnings))
 
 
@@ -120,9 +118,12 @@ def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> A
     if not percentage or percentage == 100:  # all of the memory is the GPU alone
         return Ask(gpus=gpus, fraction=Fraction(1))
     percent = max(percentage, cores)
-    part = f"{subject} {PERCENTAGE}: {percentage}" if percent == percentage else power
-    whole_seats(Fraction(percent, 100), replicas=policy.replicas, subject=part)
-    return Ask(gpus=gpus, fraction=Fraction(percent, 100))
+    fraction = Fraction(percent, 100)
+    if percent == percentage:
+        whole_seats(fraction, replicas=policy.replicas, subject=f"{subject} {PERCENTAGE}: {percentage}")
+    else:
+        computing_seats(fraction, policy=policy, subject=power)
+    return Ask(gpus=gpus, fraction=fraction)
 
 
 def _check_priority(container: AdmittedContainer) -> None:

@@ -18,7 +18,6 @@ from webhook.dialects.asking import (
     memory_in_mib,
     part_of,
     refuse,
-    resources_named,
     whole_number,
 )
 from webhook.pods import AdmittedPod
@@ -36,7 +35,6 @@ _MPS: Final = "mps"
 _MODE: Final = "kai.scheduler/gpu-compute-sharing-mode"
 _PORTIONS: Final = "kai.scheduler/container."
 SCHEDULERS: Final = frozenset({"kai-scheduler", "runai-scheduler"})
-GPU: Final = "nvidia.com/gpu"
 _NEWER: Final = "nvidia.com/container."  # see kai_gpu_fractioning, to which the refinements then belong
 
 
@@ -55,7 +53,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         RequestError: it cannot be read or given.
     """
     notes = pod.annotations
-    check_others(pod, signs(pod)[0])
+    check_others(pod)
     gpus = number_of_gpus(pod)
     subjects = {key: f"annotation {key} is {notes[key][:64]!r}" for key in (MEMORY, FRACTION) if key in notes}
     if len(subjects) > 1:
@@ -81,8 +79,8 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
     return Asking({container_of(pod): ask}, schedulers=SCHEDULERS)
 
 
-def check_others(pod: AdmittedPod, sign: str) -> None:
-    """Check that a pod that asks for a share, by this annotation, asks for nothing that goes against it.
+def check_others(pod: AdmittedPod) -> None:
+    """Check that a pod that asks for a share asks for nothing of KAI's that cannot be given with it.
 
     Raises:
         RequestError: it does.
@@ -95,11 +93,6 @@ def check_others(pod: AdmittedPod, sign: str) -> None:
             check_mode(text, subject=subject)
         if key.startswith(_PORTIONS):
             refuse_burst(subject)
-    if resources_named(pod, (GPU,)):
-        raise RequestError(
-            f"a container asks for {GPU} and the pod has the annotation {sign[:128]}; KAI takes one of the two, so "
-            f"remove one, for example the resource {GPU}"
-        )
 
 
 def number_of_gpus(pod: AdmittedPod) -> int:

@@ -29,7 +29,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
         RequestError: it cannot be read or given.
     """
     del policy
-    kai.check_others(pod, signs(pod)[0])
+    kai.check_others(pod)
     names = [container.name for _, _, container in pod.listed()]
     gpus = kai.number_of_gpus(pod)
     sizes: dict[str, tuple[str, int]] = {}  # container -> the annotation that was read first, and MiB

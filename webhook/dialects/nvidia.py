@@ -6,16 +6,17 @@ Source: k8s-device-plugin, README (running GPU jobs).
 from fractions import Fraction
 from typing import Final
 
-from webhook.dialects.asking import Ask, Asking, amount_of, check_gpus, resources_named
-from webhook.pods import AdmittedPod
+from webhook.dialects.asking import Ask, Asking, amount_of, check_gpus
+from webhook.pods import AdmittedPod, count_of, limits_of, requests_of
 from webhook.policy import NvidiaGpu
 
 GPU: Final = "nvidia.com/gpu"
 
 
 def signs(pod: AdmittedPod) -> list[str]:
-    """What in the pod is in this dialect."""
-    return resources_named(pod, (GPU,))
+    """What in the pod is in this dialect: 0 is nothing."""
+    amounts = [each.get(GPU, 0) for _, _, found in pod.listed() for each in (limits_of(found), requests_of(found))]
+    return [GPU] if any(count_of(amount) != 0 for amount in amounts) else []
 
 
 def read(pod: AdmittedPod, *, meaning: NvidiaGpu) -> Asking:
