@@ -50,6 +50,7 @@ async def test_the_examples_go_where_they_fit_and_the_rest_is_told_why() -> None
         "team-b/vision": {"model": [12]},
         "team-b/training": {"trainer": [40, 40]},
         "team-a/transcription": {"whisper": [6]},
+        "team-b/from-hami": {"llm": [6]},
     }
     for pod, want in want_units.items():
         assert {name: [share["units"] for share in shares] for name, shares in placed[pod].items()} == want

@@ -20,6 +20,7 @@ WANT: dict[str, ContainerRequest | str] = {
     "06-transcription.yaml": ContainerRequest("whisper", 1, units=6, seats=0),
     "07-too-large.yaml": ContainerRequest("server", 1, units=96, seats=0),
     "08-mistyped.yaml": "annotation fracgpu.io/gpu-memory is '4GB'",
+    "09-from-hami.yaml": ContainerRequest("llm", 1, units=6, seats=0),
 }  # file -> what its pods ask for, or how the refusal begins
 
 
