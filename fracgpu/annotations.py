@@ -5,23 +5,24 @@ to all of them; one with a name (``fracgpu.io/gpu-memory.trainer``) goes before 
 `requests`' part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
 from fracgpu.errors import QuantityError, RequestError
 from fracgpu.names import (
+    ANNOTATION_CONTAINER,
     ANNOTATION_GPU_MEMORY,
     ANNOTATION_MIN_GPU_MEMORY,
     DOMAIN,
     PER_CONTAINER_ANNOTATIONS,
     SELECTION_ANNOTATIONS,
 )
-from fracgpu.quantities import parse_quantity
+from fracgpu.quantities import MIB_BYTES, parse_quantity
 
 MAX_GPUS: Final = 64
 """More GPUs than any one node has; a larger count is a typing mistake."""
-MIN_MEMORY_BYTES: Final = 2**20
+MIN_MEMORY_BYTES: Final = MIB_BYTES
 """A smaller size is a number without its suffix: ``4096`` is 4096 bytes and would pass as one unit."""
 MAX_MEMORY_BYTES: Final = 2**44
 """16 TiB, more than any GPU has; keeps 64 GPUs of it, counted in the smallest unit, within the kubelet's int32."""
@@ -29,6 +30,8 @@ MAX_MEMORY_BYTES: Final = 2**44
 PlacementPolicy = Literal["binpack", "spread"]
 """How a pod chooses among the places that fit: the fullest GPU and node, or the emptiest."""
 PLACEMENT_POLICIES: Final[tuple[PlacementPolicy, ...]] = ("binpack", "spread")
+DEFAULT_POLICY: Final[PlacementPolicy] = "binpack"
+"""For pods that name none."""
 
 _PREFIX: Final = f"{DOMAIN}/"
 _MEANINGS: Final = {
@@ -76,6 +79,22 @@ class PodAnnotations:
             return self.of_pod | own if own else self.of_pod
         shared: Asked = {key: self.of_pod[key] for key in SELECTION_ANNOTATIONS if key in self.of_pod}
         return {**shared, **own} if own else shared
+
+    def target(self, *, apps: Sequence[str], holders: Sequence[str]) -> str:
+        """The container that a size or a count without a container's name is for.
+
+        Args:
+            apps: names of the app containers.
+            holders: names of the containers that hold GPUs, or are to.
+
+        Returns:
+            The one that the pod names, else the first app container that holds GPUs, else the first that does; empty
+            where none does.
+        """
+        named = self.of_pod.get(ANNOTATION_CONTAINER)
+        if named is not None and named.text:
+            return named.text
+        return next((name for name in apps if name in holders), holders[0] if holders else "")
 
 
 def split_key(key: str) -> tuple[str, str | None]:

@@ -13,12 +13,12 @@ from fracgpu.errors import QuantityError
 Mib = NewType("Mib", int)
 """Mebibytes (2**20 bytes) of video memory."""
 
+MIB_BYTES: Final = 2**20
 DEFAULT_MEMORY_UNIT: Final = Mib(512)
 MAX_MEMORY_UNIT: Final = Mib(2**20)
 DEFAULT_REPLICAS: Final = 4
 """Seats of a GPU (R) where the administrator says nothing."""
 
-_MIB_BYTES: Final = 2**20
 _MAX_EXPONENT: Final = 30  # far above any memory size; keeps "1e999999999" from eating the processor
 _MAX_LENGTH: Final = 64
 
@@ -71,7 +71,7 @@ def parse_count(value: str | int | float) -> int:
 
 def units_for(size_bytes: Fraction, *, unit: Mib) -> int:
     """Units that a request of this size takes: rounded up."""
-    return -int(-size_bytes // (unit * _MIB_BYTES))
+    return -int(-size_bytes // (unit * MIB_BYTES))
 
 
 def capacity_units(total: Mib, *, reserved: Mib, unit: Mib) -> int:

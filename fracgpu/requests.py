@@ -11,9 +11,9 @@ from typing import Final
 from fracgpu.annotations import Asked, PlacementPolicy, PodAnnotations, parse_fraction, parse_gpu_count, parse_policy
 from fracgpu.errors import QuantityError, RequestError
 from fracgpu.names import (
-    ANNOTATION_CONTAINER,
     ANNOTATION_GPU_COUNT,
     ANNOTATION_GPU_FRACTION,
+    ANNOTATION_GPU_MEMORY,
     ANNOTATION_GPU_UUID,
     ANNOTATION_POLICY,
     RESOURCE_MEMORY,
@@ -105,9 +105,9 @@ def request_of(pod: Pod) -> PodRequest | None:
             "several pods"
         )
     annotations = PodAnnotations(pod.annotations)
-    first_app = next((container for container, _ in holders if container in pod.containers), holders[0][0])
-    named = annotations.of_pod.get(ANNOTATION_CONTAINER)
-    target = (named and named.text) or first_app.name
+    target = annotations.target(
+        apps=[container.name for container in pod.containers], holders=[container.name for container, _ in holders]
+    )
     policy = annotations.of_pod.get(ANNOTATION_POLICY)
     return PodRequest(
         tuple(
@@ -155,11 +155,11 @@ def _amount(container: Container, resource: str) -> int:
     except QuantityError as exc:
         raise RequestError(
             f"container {container.name!r} has the limit {resource}: {str(value)[:64]!r}; it is a whole number of at "
-            "least 0"
+            f'least 0 that counts units or seats, for example "8"; ask for a size by {ANNOTATION_GPU_MEMORY}: "4Gi"'
         ) from exc
     if amount > _MAX_UNITS:
         raise RequestError(
             f"container {container.name!r} has the limit {resource}: {str(value)[:64]!r}, more than any node has; it "
-            'counts units or seats, not bytes, for example "8"'
+            f'counts units or seats, not bytes, for example "8"; ask for a size by {ANNOTATION_GPU_MEMORY}: "4Gi"'
         )
     return amount

@@ -15,11 +15,10 @@ from fracgpu.names import (
     ANNOTATION_MIN_GPU_MEMORY,
     GpuUuid,
 )
-from fracgpu.quantities import Mib, format_mib
+from fracgpu.quantities import MIB_BYTES, Mib, format_mib
 
 _MAX_TERMS: Final = 64
 _MAX_LENGTH: Final = 4096  # of all of them: 64 UUIDs and more
-_MIB_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def selector_of(asked: Asked) -> GpuSelector | None:
         )
     )
     size = asked.get(ANNOTATION_MIN_GPU_MEMORY)
-    min_memory = 0 if size is None else ceil(parse_memory(size) / _MIB_BYTES)
+    min_memory = 0 if size is None else ceil(parse_memory(size) / MIB_BYTES)
     if not (models or not_models or uuids or not_uuids or min_memory):
         return None
     return GpuSelector(models, not_models, tuple(map(GpuUuid, uuids)), tuple(map(GpuUuid, not_uuids)), min_memory)

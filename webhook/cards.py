@@ -46,7 +46,7 @@ def cluster_of(nodes: Iterable[tuple[Card, ...]]) -> Cluster:
 def why_too_large(request: PodRequest, *, cluster: Cluster, unit: Mib) -> str:
     """Why no GPU of the cluster could hold the pod; empty where one could, or where no GPU is known.
 
-    Pods that name GPUs by UUID are not judged.
+    Containers that name GPUs by UUID are not judged.
     """
     if not cluster.cards:
         return ""
@@ -60,9 +60,11 @@ def _why(container: ContainerRequest, cluster: Cluster, unit: Mib) -> str:
     selector = container.selector
     cards = cluster.cards
     if selector is not None:
-        anyone = replace(selector, uuids=(), not_uuids=())
+        if selector.uuids:
+            return ""
+        selector = replace(selector, not_uuids=())
         cards = frozenset(
-            card for card in cards if anyone.accepts(uuid=GpuUuid(""), product=card.product, memory=card.memory)
+            card for card in cards if selector.accepts(uuid=GpuUuid(""), product=card.product, memory=card.memory)
         )
     subject = f"container {container.container!r} asks for"
     if not cards:
@@ -78,7 +80,7 @@ def _why(container: ContainerRequest, cluster: Cluster, unit: Mib) -> str:
     largest = max(card.units for card in cards)
     if container.units <= largest:
         return ""
-    where = f" ({selector})" if selector is not None else ""
+    where = f" ({selector})" if selector is not None and str(selector) else ""
     return (
         f"{subject} {format_mib(container.units * unit)} on one GPU ({RESOURCE_MEMORY}: {container.units} units), and "
         f"the largest GPU of the cluster{where} has {format_mib(largest * unit)}; ask for at most that, for example "

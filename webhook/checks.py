@@ -5,6 +5,7 @@ Pure. `check_names` reads the pod as its author wrote it; the others read it wit
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Final
 
 from fracgpu.annotations import MAX_MEMORY_BYTES, PodAnnotations, split_key
@@ -22,15 +23,14 @@ from fracgpu.names import (
     SIZE_ANNOTATIONS,
     USER_ANNOTATIONS,
 )
-from fracgpu.pods import Container
-from fracgpu.quantities import format_mib
+from fracgpu.pods import Container, Quantity
+from fracgpu.quantities import MIB_BYTES, format_mib
 from fracgpu.requests import MAX_SEATS, ContainerRequest, PodRequest
 from webhook.pods import AdmittedPod, count_of, limits_of, requests_of
 from webhook.policy import Policy, Rules
 from webhook.seats import decimal
 
 _RESOURCES: Final = (RESOURCE_MEMORY, RESOURCE_REPLICA)
-_MIB_BYTES: Final = 2**20
 
 
 def check_names(pod: AdmittedPod) -> None:
@@ -99,13 +99,19 @@ def _check_requests_equal_limits(container: Container) -> None:
             raise RequestError(
                 f"container {container.name!r} requests {resource}: {str(requested)[:64]!r} and has "
                 f"{'no limit of it' if limit is None else f'the limit {str(limit)[:64]!r}'}; the two must be "
-                f"equal, so remove the request and write the limit only, for example limits: {{{resource}: 8}}"
+                f"equal, so remove the request and write the limit only, for example limits: "
+                f"{{{resource}: {_example(requested if limit is None else limit)}}}"
             )
+
+
+def _example(amount: Quantity) -> int:
+    """What was found, where it is a number."""
+    return count_of(amount) or 8
 
 
 def _check_size(share: ContainerRequest, policy: Policy) -> None:
     """A limit written in bytes would be counted as so many units, and the pod would wait for ever."""
-    if (share.units - 1) * policy.unit * _MIB_BYTES >= MAX_MEMORY_BYTES:  # the last unit may be there by rounding only
+    if (share.units - 1) * policy.unit * MIB_BYTES >= MAX_MEMORY_BYTES:  # the last unit may be there by rounding only
         raise RequestError(
             f"container {share.container!r} asks for {share.units} of {RESOURCE_MEMORY} on each GPU, more than any GPU "
             f"has; it counts units of {policy.unit} MiB, not bytes, so ask for a size by annotation, for example "
@@ -120,22 +126,30 @@ def _check_size(share: ContainerRequest, policy: Policy) -> None:
 
 def _check_maximum(share: ContainerRequest, policy: Policy, rules: Rules) -> None:
     """What an administrator allows in a namespace."""
-    if rules.max_gpu_memory is not None and share.units * policy.unit * _MIB_BYTES > rules.max_gpu_memory:
-        most = int(rules.max_gpu_memory // _MIB_BYTES)
+    if rules.max_gpu_memory is not None and share.units * policy.unit * MIB_BYTES > rules.max_gpu_memory:
+        most = int(rules.max_gpu_memory // MIB_BYTES)
         if share.units * policy.unit - most >= policy.unit:  # the last unit may be there by rounding only
             raise RequestError(
                 f"container {share.container!r} asks for {format_mib(share.units * policy.unit)} on one GPU "
                 f"({RESOURCE_MEMORY}: {share.units} units), and in this namespace at most {format_mib(most)} are "
                 f'allowed; ask for less, for example {ANNOTATION_GPU_MEMORY}: "{most}Mi"'
             )
-    if rules.max_gpu_fraction is not None and share.seats > rules.max_gpu_fraction * (
-        share.replicas or policy.replicas
-    ):
+    replicas = share.replicas or policy.replicas
+    if rules.max_gpu_fraction is not None and share.seats > rules.max_gpu_fraction * replicas:
+        most = int(rules.max_gpu_fraction * replicas)
         raise RequestError(
-            f"container {share.container!r} asks for {share.seats} of the {share.replicas or policy.replicas} seats of "
-            f"a GPU ({RESOURCE_REPLICA}), and in this namespace at most the part {decimal(rules.max_gpu_fraction)} is "
-            f'allowed; ask for less, for example {ANNOTATION_GPU_FRACTION}: "{decimal(rules.max_gpu_fraction)}"'
+            f"container {share.container!r} asks for {share.seats} of the {replicas} seats of a GPU "
+            f"({RESOURCE_REPLICA}), and in this namespace at most {most} are allowed; ask for less, for example "
+            f"{_part(most, replicas)}"
         )
+
+
+def _part(seats: int, replicas: int) -> str:
+    """How to ask for so many seats: as a fraction, where a decimal number can write it."""
+    part = Fraction(seats, replicas)
+    if 10**6 % part.denominator == 0:
+        return f'{ANNOTATION_GPU_FRACTION}: "{decimal(part)}"'
+    return f'{RESOURCE_REPLICA}: "{seats}"'
 
 
 def _check_count(request: PodRequest, rules: Rules) -> None:
@@ -164,7 +178,13 @@ def _check_annotations_apply(pod: AdmittedPod, request: PodRequest | None) -> No
                 f"{written}, but nothing says how much of a GPU the pod wants; add a size, for example "
                 f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
             )
-    named = annotations.of_pod.get(ANNOTATION_CONTAINER)
+    count, named = annotations.of_pod.get(ANNOTATION_GPU_COUNT), annotations.of_pod.get(ANNOTATION_CONTAINER)
+    has_size = any(key in annotations.of_pod for key in SIZE_ANNOTATIONS)
+    if count is not None and named is None and not has_size and len(holders) > 1:
+        raise RequestError(
+            f"{count}, and {len(holders)} containers ask for GPUs; say whose count it is, for example "
+            f'{ANNOTATION_GPU_COUNT}.{holders[0]}: "{count.text[:8]}"'
+        )
     if named is not None and named.text not in holders:
         raise RequestError(
             f"{named}, which asks for no GPU; it is one of {', '.join(map(repr, holders[:10]))}, for example "

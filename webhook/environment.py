@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from fracgpu.errors import RequestError
-from fracgpu.names import ANNOTATION_GPU_MEMORY
+from fracgpu.names import ANNOTATION_GPU_MODEL, ANNOTATION_GPU_UUID
 from webhook.pods import AdmittedContainer, AdmittedPod, EnvFromSource, EnvVar
 from webhook.policy import Policy
 
@@ -71,10 +71,18 @@ def _refuse_all(container: AdmittedContainer, *, is_holder: bool) -> None:
         if _steers(variable, is_holder=is_holder):
             raise RequestError(
                 f"container {container.name!r} sets {variable.name[:64]!r} in env, which would override "
-                f"{'the GPU that fracgpu assigns, or its limit' if is_holder else 'that it has no GPU'}; fracgpu sets "
-                f"what is needed itself, so remove the variable and ask by annotation, for example "
-                f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
+                f"{'the GPU that fracgpu assigns, or its limit' if is_holder else 'that it has no GPU'}; "
+                f"{_instead(variable.name)}"
             )
+
+
+def _instead(name: str) -> str:
+    if name.startswith("LD_"):
+        return "remove the variable, and set it in the container's command for the program that needs it"
+    return (
+        "fracgpu sets what is needed itself, so remove the variable; to choose GPUs use "
+        f'{ANNOTATION_GPU_MODEL} or {ANNOTATION_GPU_UUID}, for example {ANNOTATION_GPU_MODEL}: "A100"'
+    )
 
 
 def _check_sources(container: AdmittedContainer, *, is_holder: bool) -> None:

@@ -9,7 +9,7 @@ from fracgpu.process.configfile import parse_config, read_config, shown
 from fracgpu.quantities import Mib
 from webhook.pods import Toleration
 from webhook.policy import Policy
-from webhook.rules import namespace_rules, rules_of
+from webhook.rules import check_consistent, namespace_rules, rules_of
 from webhook.settings import TAINT, WebhookSettings
 
 VERSION = "v1alpha1"
@@ -60,7 +60,7 @@ def policy_of(settings: WebhookSettings, special: object = None) -> Policy:
     Raises:
         SettingError: they contradict each other.
     """
-    return Policy(
+    policy = Policy(
         unit=Mib(settings.memory_unit_mib),
         replicas=settings.replicas,
         dialects=frozenset(settings.dialects) - {"none"},
@@ -75,6 +75,10 @@ def policy_of(settings: WebhookSettings, special: object = None) -> Policy:
         rules=rules_of(settings, replicas=settings.replicas),
         namespaces=() if special is None else namespace_rules(special, replicas=settings.replicas),
     )
+    for entry in policy.namespaces:
+        rules = policy.rules_in(entry.namespaces[0])
+        check_consistent(rules, replicas=policy.replicas, where=f"namespaces {', '.join(entry.namespaces)}")
+    return policy
 
 
 def _label(text: str) -> tuple[str, str]:

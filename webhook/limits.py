@@ -4,14 +4,17 @@ What the finished limits mean is read by `fracgpu.requests`, as everywhere else.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from fracgpu.annotations import (
     Asked,
     PodAnnotations,
     Written,
+    key_for,
     parse_fraction,
     parse_gpu_count,
     parse_memory,
+    split_key,
 )
 from fracgpu.errors import RequestError
 from fracgpu.names import (
@@ -29,7 +32,8 @@ from webhook.pods import AdmittedContainer, AdmittedPod, count_of, limits_of, re
 from webhook.policy import Policy
 from webhook.seats import whole_seats
 
-_MAX_LISTED = 10
+_MAX_LISTED: Final = 10
+_NO_CONTAINER: Final = "the pod has no container that could hold a share of a GPU; add one to spec.containers"
 
 
 def with_limits(pod: AdmittedPod, *, policy: Policy) -> AdmittedPod:
@@ -46,18 +50,18 @@ def with_limits(pod: AdmittedPod, *, policy: Policy) -> AdmittedPod:
             raise _unknown_container(pod, next(iter(own.values())).key, name, holders)
     sizes = {name: size for name, own in annotations.by_container.items() if (size := _size(own)) is not None}
     size = _size(annotations.of_pod)
-    target = _target(pod, holders, annotations.of_pod, size)
-    if size is not None and target is not None:
-        if target.name in sizes:
+    target = _target(pod, holders, annotations, sizes, size)
+    if size is not None:
+        if target in sizes:
             raise RequestError(
-                f"annotations {size.key} ({size.text[:64]!r}) and {sizes[target.name].key} "
-                f"({sizes[target.name].text[:64]!r}) both give container {target.name!r} a size; keep one of them, or "
-                f'say by {ANNOTATION_CONTAINER} which container the first is for, for example "{target.name}"'
+                f"annotations {size.key} ({size.text[:64]!r}) and {sizes[target].key} ({sizes[target].text[:64]!r}) "
+                f"both give container {target!r} a size; keep one of them, or say by {ANNOTATION_CONTAINER} which "
+                f'container the first is for, for example "{target}"'
             )
-        sizes[target.name] = size
+        sizes[target] = size
     changed = {}
     for name, written in sizes.items():
-        asked = annotations.about(name, is_target=target is not None and name == target.name)
+        asked = annotations.about(name, is_target=name == target)
         changed[name] = _with_amount(holders[name], written, asked, policy=policy)
     return pod.with_containers(changed)
 
@@ -74,43 +78,50 @@ def _size(asked: Asked) -> Written | None:
 
 
 def _possible_holders(pod: AdmittedPod) -> list[AdmittedContainer]:
-    """The containers that can hold a share: those that run as long as the pod does."""
-    return [container for field, _, container in pod.listed() if field == "containers" or container.is_sidecar]
+    """The containers that can hold a share: those that run as long as the pod does; sidecars first, as they start."""
+    sidecars = [container for container in pod.spec.init_containers or () if container.is_sidecar]
+    return [*sidecars, *(pod.spec.containers or ())]
 
 
 def _target(
-    pod: AdmittedPod, holders: Mapping[str, AdmittedContainer], asked: Asked, size: Written | None
-) -> AdmittedContainer | None:
-    """The container that a size without a name is for: the named one, or else the first app container.
-
-    One that has such a limit goes before: another webhook may have put a container in front since we wrote it.
-    """
-    named = asked.get(ANNOTATION_CONTAINER)
+    pod: AdmittedPod,
+    holders: Mapping[str, AdmittedContainer],
+    annotations: PodAnnotations,
+    sizes: Mapping[str, Written],
+    size: Written | None,
+) -> str:
+    """The container that a size or a count without a name is for; empty where nothing is asked."""
+    named = annotations.of_pod.get(ANNOTATION_CONTAINER)
     if named is not None and named.text not in holders:
         raise _unknown_container(pod, str(named), named.text, holders)
-    if named is not None:
-        return holders[named.text]
     if size is None:
-        return None
-    apps = pod.spec.containers or ()
-    if not apps:
-        raise RequestError("the pod has no container that could hold a share of a GPU; add one to spec.containers")
-    resource = RESOURCE_MEMORY if size.key == ANNOTATION_GPU_MEMORY else RESOURCE_REPLICA
-    return next((container for container in apps if resource in limits_of(container)), apps[0])
+        asking = [name for name, found in holders.items() if name in sizes or _has_limit(found)]
+    elif pod.spec.containers:
+        asking = [pod.default_holder()]
+    else:
+        raise RequestError(_NO_CONTAINER)
+    return annotations.target(apps=[container.name for container in pod.containers], holders=asking)
+
+
+def _has_limit(container: AdmittedContainer) -> bool:
+    return any(resource in limits_of(container) for resource in (RESOURCE_MEMORY, RESOURCE_REPLICA))
 
 
 def _unknown_container(
     pod: AdmittedPod, subject: str, name: str, holders: Mapping[str, AdmittedContainer]
 ) -> RequestError:
     if not holders:
-        return RequestError("the pod has no container that could hold a share of a GPU; add one to spec.containers")
+        return RequestError(_NO_CONTAINER)
     is_ordinary = any(container.name == name for container in pod.init_containers)
-    beginning = subject if subject.startswith("annotation") else f"annotation {subject} names {name[:64]!r}"
-    names = list(holders)
+    is_key = not subject.startswith("annotation")
+    beginning = f"annotation {subject} names {name[:64]!r}" if is_key else subject
+    names = [container.name for container in pod.containers if container.name in holders] or list(holders)
+    names += [name for name in holders if name not in names]
+    example = key_for(split_key(subject)[0], names[0]) if is_key else f'"{names[0]}"'
     return RequestError(
         f"{beginning}, which is "
         f"{'an init container that ends before the app starts' if is_ordinary else 'no container of this pod'}; it is "
-        f'one of {", ".join(map(repr, names[:_MAX_LISTED]))}, for example "{names[0]}"'
+        f"one of {', '.join(map(repr, names[:_MAX_LISTED]))}, for example {example}"
     )
 
 
@@ -128,6 +139,12 @@ def _with_amount(container: AdmittedContainer, size: Written, asked: Asked, *, p
         raise RequestError(
             f"container {container.name!r} has the limit {resource}: {str(written)[:64]!r}, but annotation {size.key} "
             f"{size.text[:64]!r} makes it {amount}; remove one of the two, for example the limit"
+        )
+    requested = requests_of(container).get(resource)
+    if written is None and requested is not None and count_of(requested) != amount:
+        raise RequestError(
+            f"container {container.name!r} requests {resource}: {str(requested)[:64]!r}, but annotation {size.key} "
+            f"{size.text[:64]!r} makes it {amount}; remove one of the two, for example the request"
         )
     amounts: dict[str, Quantity] = {resource: str(amount)}
     return with_amounts(container, limits=amounts | limits, requests=amounts | requests_of(container))

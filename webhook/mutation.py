@@ -50,6 +50,9 @@ def mutate(pod: AdmittedPod, *, namespace: str, policy: Policy, cluster: Cluster
         original, note = undone(pod)
         check_names(original)
         translation = translated(original, before=note, policy=policy, nvidia_gpu=rules.nvidia_gpu)
+    except RequestError as exc:
+        return Decision(pod, refusal=str(exc))
+    try:
         finished = with_limits(with_default_size(translation.pod, rules=rules), policy=policy)
         request = request_of(finished)
         check_finished(finished, request, policy=policy, rules=rules)
@@ -63,5 +66,6 @@ def mutate(pod: AdmittedPod, *, namespace: str, policy: Policy, cluster: Cluster
                 raise RequestError(why)
             warnings += (f"{why}; the pod waits until a node is added that can hold it",)
     except RequestError as exc:
-        return Decision(pod, refusal=str(exc))
+        understood = f" (so was understood what the pod asks by {translation.origin})" if translation.origin else ""
+        return Decision(pod, refusal=f"{exc}{understood}")
     return Decision(finished, warnings=warnings)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from fracgpu.errors import QuantityError
+from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
 from fracgpu.quantities import parse_count
 
@@ -71,6 +72,16 @@ class AdmittedPod(Pod, frozen=True):
             *(("containers", index, container) for index, container in enumerate(self.spec.containers or ())),
             *(("initContainers", index, container) for index, container in enumerate(self.spec.init_containers or ())),
         ]
+
+    def default_holder(self) -> str:
+        """The container that a size without a name is for: the first app container; empty where there is none.
+
+        One that has a limit of ours goes before: it got that from an earlier call, and another webhook may have put a
+        container in front since.
+        """
+        apps = self.spec.containers or ()
+        limited = (c.name for c in apps if not limits_of(c).keys().isdisjoint((RESOURCE_MEMORY, RESOURCE_REPLICA)))
+        return next(limited, apps[0].name if apps else "")
 
     def with_annotations(self, annotations: dict[str, str]) -> "AdmittedPod":
         """The pod with these annotations and no others."""

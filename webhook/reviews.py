@@ -6,6 +6,7 @@ denied: its pods will be, and a warning says so already when it is applied.
 """
 
 from base64 import b64encode
+from math import ceil
 from textwrap import wrap
 from typing import Final, Literal
 
@@ -27,6 +28,7 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 _MAX_WARNING: Final = 240  # characters; kube-apiserver cuts at 256
+_EVEN: Final = 20  # characters more than an even part, so that no word is left alone
 
 
 class ReviewError(InputError):
@@ -170,7 +172,11 @@ def _warnings_of(request: _Request, *, policy: Policy, cluster: Cluster) -> tupl
 
 def _in_pieces(warnings: tuple[str, ...]) -> tuple[str, ...]:
     """Warnings as kube-apiserver lets them through: it cuts what is longer than 256 characters."""
-    return tuple(piece for warning in warnings for piece in wrap(warning, _MAX_WARNING, break_long_words=True))
+    pieces: list[str] = []
+    for warning in warnings:
+        count = ceil(len(warning) / _MAX_WARNING)
+        pieces += wrap(warning, min(_MAX_WARNING, len(warning) // count + _EVEN))
+    return tuple(pieces)
 
 
 _POD: Final = _Kind("", "v1", "Pod")

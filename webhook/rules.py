@@ -71,7 +71,34 @@ def rules_of(settings: RuleSettings, *, replicas: int) -> Rules:
     """
     _check_defaults(settings, replicas=replicas, at="")
     values: dict[str, Any] = {name: _as_rule(name, getattr(settings, name)) for name in RuleSettings.model_fields}
-    return Rules(**values)
+    rules = Rules(**values)
+    check_consistent(rules, replicas=replicas, where="the settings for all namespaces")
+    return rules
+
+
+def check_consistent(rules: Rules, *, replicas: int, where: str) -> None:
+    """Check that what holds in a namespace can be met.
+
+    Args:
+        rules: all of it.
+        replicas: the seats of a GPU.
+        where: the namespaces, for the sentence.
+
+    Raises:
+        SettingError: a maximum leaves nothing, or the default is above it.
+    """
+    if rules.max_gpu_fraction is not None and rules.max_gpu_fraction * replicas < 1:
+        raise SettingError(f"maxGpuFraction in {where} is less than one of the {replicas} seats of a GPU")
+    if rules.default_gpu_memory and rules.max_gpu_memory is not None:
+        default = parse_memory(Written(ANNOTATION_GPU_MEMORY, rules.default_gpu_memory))
+        if default > rules.max_gpu_memory:
+            raise SettingError(f"defaultGpuMemory in {where} ({rules.default_gpu_memory}) is more than maxGpuMemory")
+    if rules.default_gpu_fraction and rules.max_gpu_fraction is not None:
+        part = parse_fraction(Written(ANNOTATION_GPU_FRACTION, rules.default_gpu_fraction))
+        if part > rules.max_gpu_fraction:
+            raise SettingError(
+                f"defaultGpuFraction in {where} ({rules.default_gpu_fraction}) is more than maxGpuFraction"
+            )
 
 
 def namespace_rules(found: object, *, replicas: int) -> tuple[NamespaceRules, ...]:
@@ -102,7 +129,9 @@ def _read_entry(entry: object, *, at: str, replicas: int) -> NamespaceRules:
     except ValidationError as exc:
         problem = exc.errors(include_url=False)[0]
         place = file_key(str(problem["loc"][0])) if problem["loc"] else "it"
-        raise SettingError(f"{at}.{place} is {shown(problem['input'])}; {problem['msg']}") from exc
+        raise SettingError(
+            f"{at}.{place} is {shown(problem['input'])}; {problem['msg'].removeprefix('Value error, ')}"
+        ) from exc
     _check_defaults(read, replicas=replicas, at=f"{at}.")
     said = read.model_fields_set - {"namespaces"}
     if said & set(_DEFAULTS):

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil
+from math import ceil, gcd
 from typing import Final
 
 from fracgpu.errors import RequestError
@@ -11,13 +11,14 @@ from fracgpu.names import RESOURCE_REPLICA
 _MAX_LISTED: Final = 10
 
 
-def whole_seats(fraction: Fraction, *, replicas: int, subject: str) -> int:
+def whole_seats(fraction: Fraction, *, replicas: int, subject: str, in_percent: bool = False) -> int:
     """How many of the seats of a GPU a part of it is.
 
     Args:
         fraction: above 0 and at most 1.
         replicas: the seats of a GPU.
         subject: who asks for it, as the sentence begins.
+        in_percent: whether it was, and has to be, written as a whole number of percent.
 
     Raises:
         RequestError: it is no whole number of seats.
@@ -25,15 +26,16 @@ def whole_seats(fraction: Fraction, *, replicas: int, subject: str) -> int:
     exact = fraction * replicas
     if exact.denominator == 1:
         return int(exact)
-    steps = _decimal_steps(replicas)
+    steps = gcd(replicas, 100) if in_percent else _decimal_steps(replicas)
+    parts = [Fraction(step, steps) * (100 if in_percent else 1) for step in range(1, steps + 1)]
     if steps <= _MAX_LISTED:
-        allowed = "one of " + ", ".join(decimal(Fraction(step, steps)) for step in range(1, steps + 1))
+        allowed = "one of " + ", ".join(map(decimal, parts))
     else:
-        allowed = f"a multiple of {decimal(Fraction(1, steps))}"
+        allowed = f"a multiple of {decimal(parts[0])}"
     beyond = "" if steps == replicas else f" (for other numbers of seats write the limit {RESOURCE_REPLICA} yourself)"
     raise RequestError(
         f"{subject}, which is no whole number of the {replicas} seats of a GPU; as a part of one GPU it is "
-        f'{allowed}{beyond}, for example "{decimal(Fraction(ceil(fraction * steps), steps))}"'
+        f'{allowed}{beyond}, for example "{decimal(parts[ceil(fraction * steps) - 1])}"'
     )
 
 

@@ -99,6 +99,13 @@ class WebhookSettings(RuleSettings, ServiceSettings):
     """Whether a pod that no GPU of the cluster could hold is let in with a warning, to wait for a node; false refuses
     it."""
 
+    @field_validator("dialects")
+    @classmethod
+    def _check_dialects(cls, dialects: tuple[str, ...]) -> tuple[str, ...]:
+        if "none" in dialects and len(dialects) > 1:
+            raise ValueError("none stands alone")
+        return dialects
+
     @field_validator("node_selector")
     @classmethod
     def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class _Workload(Struct, frozen=True):
 
 
 class _JobTemplate(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
     spec: _Spec = _Spec()
 
 
@@ -56,7 +57,7 @@ class _CronJob(Struct, frozen=True):
 
 
 def pod_template_of(kind: str, content: msgspec.Raw) -> tuple[ObjectMeta, AdmittedPod]:
-    """The workload's own metadata, and the pod that its template describes.
+    """The metadata around the pod template, and the pod that it describes.
 
     Args:
         kind: one of `WORKLOADS`.
@@ -67,7 +68,10 @@ def pod_template_of(kind: str, content: msgspec.Raw) -> tuple[ObjectMeta, Admitt
     """
     if kind == "CronJob":
         found = _cron_job_decoder.decode(content)
-        metadata, template = found.metadata, found.spec.job_template.spec.template
+        job = found.spec.job_template
+        metadata, template = found.metadata, job.spec.template
+        outer = (metadata.annotations or {}) | (job.metadata.annotations or {})
+        metadata = msgspec.structs.replace(metadata, annotations=outer)
     else:
         workload = _workload_decoder.decode(content)
         metadata, template = workload.metadata, workload.spec.template

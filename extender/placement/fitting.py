@@ -10,7 +10,7 @@ from typing import Final
 
 from extender.placement import numa
 from extender.placement.views import GpuView, NodeView
-from fracgpu.annotations import PlacementPolicy
+from fracgpu.annotations import DEFAULT_POLICY, PlacementPolicy
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from fracgpu.requests import ContainerRequest, PodRequest
@@ -100,7 +100,7 @@ def with_room(gpus: Iterable[GpuView], request: ContainerRequest, *, policy: Pla
     roomy = [gpu for gpu in gpus if gpu.has_room_for(request)]
     roomy.sort(
         key=lambda gpu: (gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats),
-        reverse=policy == "spread",
+        reverse=(policy or DEFAULT_POLICY) == "spread",
     )
     return roomy
 

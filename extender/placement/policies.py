@@ -10,10 +10,8 @@ from typing import Final, Protocol
 from extender.placement import binpack, spread
 from extender.placement.ranks import Rank
 from extender.placement.views import NodeView
-from fracgpu.annotations import PlacementPolicy
+from fracgpu.annotations import DEFAULT_POLICY, PlacementPolicy
 from fracgpu.requests import PodRequest
-
-DEFAULT_POLICY: Final[PlacementPolicy] = "binpack"
 
 
 class Policy(Protocol):

@@ -1,4 +1,4 @@
-"""What a node is worth to a pod, in the terms that all policies share."""
+"""What a pod would leave over on a node, by which policies compare nodes."""
 
 from bisect import bisect_left
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from extender.placement import numa
 from extender.placement.fitting import choose, is_plain, with_room
 from extender.placement.views import NodeView
+from fracgpu.annotations import DEFAULT_POLICY
 from fracgpu.requests import PodRequest
 
 MAX_SCORE: Final = 10
@@ -25,7 +26,7 @@ def left_over(view: NodeView, request: PodRequest) -> int | None:
         return sum(gpu.free_units - taken[gpu.uuid].units for gpu in view.gpus if gpu.uuid in taken)
     (only,) = request.containers
     if is_plain(only) and not view.is_split:
-        if request.policy == "spread":
+        if (request.policy or DEFAULT_POLICY) == "spread":
             chosen = view.pieces[-only.gpus :]
             fit = chosen[0] >= only.units if chosen else False
         else:

@@ -1,4 +1,4 @@
-"""The policy `spread`: the emptiest GPU, then the emptiest node, so that pods disturb one another least."""
+"""The policy `spread`: the GPU with the most free memory, then the node with the most, whatever their sizes."""
 
 from extender.placement.ranks import Rank, emptiness, left_over
 from extender.placement.views import NodeView

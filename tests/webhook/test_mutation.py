@@ -134,6 +134,17 @@ ADMITTED = {
         pod({"gpu-fraction.a": "0.5", "gpu-fraction.b": "0.25"}, container("a"), container("b")),
         (seats("a", 2), seats("b", 1)),
     ),
+    "a count for the only container with a size": Admitted(
+        pod({"gpu-memory.b": "4Gi", "gpu-count": "2"}, container("a"), container("b")), (units("b", 8, gpus=2),)
+    ),
+    "a count for the named one of two containers": Admitted(
+        pod(
+            {"gpu-memory.a": "4Gi", "gpu-memory.b": "2Gi", "gpu-count": "2", "container": "b"},
+            container("a"),
+            container("b"),
+        ),
+        (units("a", 8), units("b", 4, gpus=2)),
+    ),
     "a selection for one container and one for all others": Admitted(
         pod(
             {"gpu-memory.a": "4Gi", "gpu-memory.b": "1Gi", "gpu-model": "T4", "gpu-model.b": "A100"},
@@ -266,6 +277,14 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         pod({"gpu-memory": "4Gi", "gpu-count.logs": "2"}, container("main"), container("logs")),
         ("fracgpu.io/gpu-count.logs", "'2'", "container 'logs'", 'fracgpu.io/gpu-memory.logs: "4Gi"'),
     ),
+    "a count for one of two containers": (
+        pod({"gpu-memory.a": "4Gi", "gpu-memory.b": "2Gi", "gpu-count": "2"}, container("a"), container("b")),
+        ("fracgpu.io/gpu-count", "'2'", "2 containers ask for GPUs", 'fracgpu.io/gpu-count.a: "2"'),
+    ),
+    "a count for one of two limits": (
+        pod({"gpu-count": "2"}, container("a", {MEMORY: "8"}), container("b", {MEMORY: "8"})),
+        ("fracgpu.io/gpu-count", "say whose count", "fracgpu.io/gpu-count.a"),
+    ),
     "a policy that is not there": (
         pod({"gpu-memory": "4Gi", "policy": "random"}),
         ("fracgpu.io/policy", "'random'", "binpack, spread"),
@@ -332,7 +351,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a request unlike the annotation": (
         pod({"gpu-memory": "4Gi"}, container("main", requests={MEMORY: "4"})),
-        ("requests fracgpu.io/memory: '4'", "limit '8'"),
+        ("'main' requests fracgpu.io/memory: '4'", "gpu-memory '4Gi' makes it 8", "the request"),
     ),
     "an ordinary init container with a limit": (
         pod(None, container("main", {MEMORY: "4"}), init=(container("warm", {MEMORY: "8"}),)),

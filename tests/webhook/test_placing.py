@@ -114,7 +114,10 @@ BOUNDED = replace(
         ({"gpu-memory": "4Gi"}, ""),
         ({"gpu-memory": "4.1Gi"}, "asks for 4.5 GiB on one GPU (fracgpu.io/memory: 9 units), and in this namespace"),
         ({"gpu-fraction": "0.5"}, ""),
-        ({"gpu-fraction": "0.75"}, "asks for 3 of the 4 seats of a GPU (fracgpu.io/replica), and in this namespace"),
+        (
+            {"gpu-fraction": "0.75"},
+            "asks for 3 of the 4 seats of a GPU (fracgpu.io/replica), and in this namespace at most 2 are allowed",
+        ),
         ({"gpu-memory": "1Gi", "gpu-count": "2"}, ""),
         ({"gpu-memory": "1Gi", "gpu-count": "3"}, "asks for 3 GPUs, and in this namespace a pod may have at most 2"),
     ],

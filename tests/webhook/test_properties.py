@@ -198,3 +198,44 @@ def test_annotations_of_several_containers(notes: dict[str, str], policy: Policy
 
     if response["allowed"]:
         check_accepted(manifest, response, policy)
+
+
+@unhurried
+@given(
+    sizes=st.dictionaries(st.sampled_from(["", ".main", ".b", ".proxy"]), st.sampled_from(["1Gi", "4Gi"]), min_size=1),
+    counts=st.dictionaries(st.sampled_from(["", ".main", ".b", ".proxy"]), st.sampled_from(["1", "2", "3"])),
+    named=st.sampled_from([None, "main", "b", "proxy"]),
+)
+def test_what_a_container_gets_is_what_was_written_for_it(
+    sizes: dict[str, str], counts: dict[str, str], named: str | None
+) -> None:
+    """Limits are made of size and count, and read as so many GPUs again: both have to mean the same container."""
+    notes = {f"gpu-memory{own}": size for own, size in sizes.items()} | {
+        f"gpu-count{own}": n for own, n in counts.items()
+    }
+    manifest = pod(
+        notes | ({"container": named} if named else {}),
+        container("main"),
+        container("b"),
+        init=(container("proxy", restart="Always"),),
+    )
+
+    response = respond(manifest, Policy())
+
+    if not response["allowed"]:
+        return
+    request = request_of(typed(patched(manifest, operations_of(response))))
+    assert request is not None
+    for share in request.containers:
+        own = f".{share.container}"
+        size, count = sizes.get(own, sizes.get("")), counts.get(own, counts.get("", "1") if own not in sizes else "1")
+        assert share.units == (2 if size == "1Gi" else 8)
+        if own in counts or "" not in counts:
+            assert share.gpus == int(count)
+    assert sum(share.gpus for share in request.containers) == sum(
+        int(counts.get(f".{share.container}", "0")) for share in request.containers
+    ) + sum(
+        int(counts[""]) if "" in counts and share.gpus != 1 else share.gpus
+        for share in request.containers
+        if f".{share.container}" not in counts
+    )

@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from fracgpu.annotations import MAX_GPUS, MAX_MEMORY_BYTES
 from fracgpu.errors import QuantityError, RequestError
-from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
-from fracgpu.quantities import parse_count, parse_quantity
+from fracgpu.quantities import MIB_BYTES, parse_count, parse_quantity
 from webhook.pods import AdmittedContainer, AdmittedPod, limits_of, requests_of
 from webhook.policy import Policy
 from webhook.seats import whole_seats
-
-MIB_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +56,6 @@ def asks_of(pod: AdmittedPod, ask: Callable[[AdmittedContainer], Ask | None]) ->
     """What each container asks, by its name; those that ask for nothing are not here."""
     found = {container.name: ask(container) for _, _, container in pod.listed()}
     return {name: asked for name, asked in found.items() if asked is not None}
-
-
-def default_container(pod: AdmittedPod) -> str:
-    """The container that a request without a name is for: the first app container; empty where there is none.
-
-    One that has a limit of ours goes before: it got that when the pod was translated, and another webhook may have put
-    a container in front since.
-    """
-    apps = pod.spec.containers or ()
-    limited = (c.name for c in apps if not limits_of(c).keys().isdisjoint((RESOURCE_MEMORY, RESOURCE_REPLICA)))
-    return next(limited, apps[0].name if apps else "")
 
 
 def resources_named(pod: AdmittedPod, names: Iterable[str]) -> list[str]:
@@ -212,7 +198,7 @@ def computing_seats(part: Fraction, *, policy: Policy, subject: str) -> int:
         RequestError: it is no whole number of seats.
     """
     try:
-        return whole_seats(part, replicas=policy.replicas, subject=subject)
+        return whole_seats(part, replicas=policy.replicas, subject=subject, in_percent=True)
     except RequestError as exc:
         raise RequestError(
             f"{exc}; or ask the administrator to leave computing power out (--compute-shares=ignore of the webhook)"

@@ -52,7 +52,7 @@ def read(pod: AdmittedPod, *, policy: Policy) -> Asking:
                 refuse(
                     subject,
                     why="it shares memory, and a part of the computing power only with the same part of the memory",
-                    instead='remove it, or ask by fracgpu.io/gpu-fraction, for example "0.5"',
+                    instead=f'remove it, or ask in fracgpu\'s words without {MEMORY}: fracgpu.io/gpu-fraction: "0.5"',
                 )
         cards = amount_of(container, COUNT, meaning="which only a node has")
         if cards not in (None, 0, 1) or (cards and count > 1):

@@ -120,7 +120,9 @@ def _ask(container: AdmittedContainer, policy: Policy, warnings: list[str]) -> A
     percent = max(percentage, cores)
     fraction = Fraction(percent, 100)
     if percent == percentage:
-        whole_seats(fraction, replicas=policy.replicas, subject=f"{subject} {PERCENTAGE}: {percentage}")
+        whole_seats(
+            fraction, replicas=policy.replicas, subject=f"{subject} {PERCENTAGE}: {percentage}", in_percent=True
+        )
     else:
         computing_seats(fraction, policy=policy, subject=power)
     return Ask(gpus=gpus, fraction=fraction)
@@ -131,7 +133,7 @@ def _check_priority(container: AdmittedContainer) -> None:
         refuse(
             f"container {container.name!r} asks for {PRIORITY}: 0",
             why="pods that share a GPU take turns as equals",
-            instead=f'remove {PRIORITY}, or ask for a whole GPU by fracgpu.io/gpu-fraction: "1"',
+            instead=f"remove {PRIORITY}, or ask for a whole GPU by {GPU}: 1 alone",
         )
 
 
@@ -149,7 +151,7 @@ def _selection(pod: AdmittedPod) -> dict[str, str]:
         refuse(
             f"annotation {_MODE} is {mode[:64]!r}",
             why="how a GPU is divided is set for the node",
-            instead="remove the annotation, and choose GPUs by fracgpu.io/gpu-model",
+            instead='remove the annotation, and choose GPUs by nvidia.com/use-gputype, for example "A100"',
         )
     if pod.annotations.get(_NUMA) in _TRUE:
         refuse(

@@ -14,7 +14,6 @@ from webhook.dialects.asking import (
     Asking,
     check_gpus,
     check_memory,
-    default_container,
     memory_in_mib,
     part_of,
     refuse,
@@ -118,7 +117,7 @@ def container_of(pod: AdmittedPod) -> str:
     names = [container.name for _, _, container in pod.listed()]
     if not pod.containers:
         raise RequestError("the pod has no container that could hold a share of a GPU; add one to spec.containers")
-    name = pod.annotations.get(CONTAINER, default_container(pod))
+    name = pod.annotations.get(CONTAINER, pod.default_holder())
     if name not in names:
         raise RequestError(
             f"annotation {CONTAINER} is {name[:64]!r}, which is no container of this pod; it is one of "

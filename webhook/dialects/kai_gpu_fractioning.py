@@ -19,7 +19,8 @@ _MODE: Final = ".gpu-compute.mode"
 
 def signs(pod: AdmittedPod) -> list[str]:
     """What in the pod is in this dialect."""
-    return [key for key in pod.annotations if key.startswith(PREFIX)]
+    # Requests before limits, so that it is the limit that is said to differ.
+    return sorted((key for key in pod.annotations if key.startswith(PREFIX)), key=lambda key: key.endswith(_LIMIT))
 
 
 def read(pod: AdmittedPod, *, policy: Policy) -> Asking:

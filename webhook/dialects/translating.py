@@ -24,7 +24,7 @@ from fracgpu.names import (
 )
 from fracgpu.pods import Quantity
 from webhook.dialects import gpu_manager, gpushare, hami, kai, kai_gpu_fractioning, nvidia
-from webhook.dialects.asking import Ask, Asking, default_container
+from webhook.dialects.asking import Ask, Asking
 from webhook.dialects.notes import Amounts, Note, scheduled_by
 from webhook.pods import (
     DEFAULT_SCHEDULER,
@@ -51,9 +51,16 @@ _MODULES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A pod in our language; `warnings` are for the person who wrote it."""
+    """A pod in our language.
+
+    Attributes:
+        pod: the pod.
+        origin: what it was translated from, for sentences about what it came to; empty where it was not.
+        warnings: for the person who wrote it.
+    """
 
     pod: AdmittedPod
+    origin: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -82,13 +89,14 @@ def translated(pod: AdmittedPod, *, before: Note | None, policy: Policy, nvidia_
         return Translation(pod)
     found = [f"{signs[0][:128]} ({name})" for name, (signs, _) in readers.items()]
     _check_one_language(found, own)
-    ((name, (_, read)),) = readers.items()
+    ((name, (signs, read)),) = readers.items()
     asking = read()
     if before is not None:
         _check_one_language(found, _own_signs(pod, apart_from=asking.asks))
     if not asking.asks:  # amounts of 0, which keep a pod from no node
         return Translation(pod)
-    return _written(pod, name, asking, policy, before)
+    result = _written(pod, name, asking, policy, before)
+    return Translation(result, f"{signs[0][:128]} ({name})", asking.warnings)
 
 
 def _check_one_language(found: list[str], own: list[str]) -> None:
@@ -96,7 +104,7 @@ def _check_one_language(found: list[str], own: list[str]) -> None:
     if len(found) > 1:
         raise RequestError(
             f"the pod asks for GPUs in several languages: {', '.join(found)}; they would contradict each other, so "
-            f"keep one of them and remove the others, for example keep {found[0].partition(' ')[0]}"
+            f"keep one of them and remove the others, for example keep {found[-1 if own else 0].partition(' ')[0]}"
         )
 
 
@@ -116,7 +124,7 @@ def _own_annotations(pod: AdmittedPod) -> list[str]:
     return [key for key in pod.annotations if key.startswith(f"{DOMAIN}/")]
 
 
-def _written(pod: AdmittedPod, dialect: str, asking: Asking, policy: Policy, before: Note | None) -> Translation:
+def _written(pod: AdmittedPod, dialect: str, asking: Asking, policy: Policy, before: Note | None) -> AdmittedPod:
     means = dict(asking.annotations)
     seats: dict[str, int] = {}
     for name, ask in asking.asks.items():
@@ -124,7 +132,7 @@ def _written(pod: AdmittedPod, dialect: str, asking: Asking, policy: Policy, bef
         if len(asking.asks) == 1:
             means |= _annotations(ask)
             # Once named, a container stays named, though it has the limit by now that makes it the default.
-            if name != default_container(pod) or (before is not None and ANNOTATION_CONTAINER in before.means):
+            if name != pod.default_holder() or (before is not None and ANNOTATION_CONTAINER in before.means):
                 means[ANNOTATION_CONTAINER] = name
         else:
             _check_name(name)
@@ -153,7 +161,7 @@ def _written(pod: AdmittedPod, dialect: str, asking: Asking, policy: Policy, bef
     result = pod.with_annotations(annotations).with_containers(changed)
     if scheduler:
         result = scheduled_by(result, policy.scheduler_name or DEFAULT_SCHEDULER)
-    return Translation(result, asking.warnings)
+    return result
 
 
 def _seats_of(container: AdmittedContainer, seats: Mapping[str, int]) -> dict[str, Quantity]:

@@ -77,7 +77,9 @@ CASES: dict[str, Becomes | Refused | Untouched] = {
     "computing power without memory": Refused(one({CORE: 50}), (f"{CORE}: 50 and for {MEM}: 0", f"{MEM}: 30")),
     "memory without computing power": Refused(one({MEM: 30}), (f"{CORE}: 0 and for {MEM}: 30", "both")),
     "memory with computing power of 0": Refused(one({CORE: 0, MEM: 30}), ("both",)),
-    "no whole number of seats": Refused(one({CORE: 30, MEM: 30}), (f"{CORE}: 30", "4 seats", '"0.5"')),
+    "no whole number of seats": Refused(
+        one({CORE: 30, MEM: 30}), (f"{CORE}: 30", "4 seats", "one of 25, 50, 75, 100", '"50"')
+    ),
     "negative computing power": Refused(one({CORE: -50, MEM: 30}), (f"{CORE}: '-50'", "100 for each GPU")),
     "memory in bytes": Refused(one({CORE: 50, MEM: "8Gi"}), (f"{MEM}: '8Gi'", "in units of 256 MiB", '"30"')),
     "memory of more than any GPU": Refused(one({CORE: 50, MEM: 65537}), (f"{MEM}: 65537", "more than any GPU has")),

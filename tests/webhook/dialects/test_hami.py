@@ -145,10 +145,10 @@ CASES: dict[str, Becomes | Refused | Untouched] = {
     "too many GPUs": Refused(one({GPU: 65, MEM: 3000}), (f"{GPU}: 65", "from 1 to 64")),
     "a percentage above 100": Refused(one({PERCENT: 101}), (f"{PERCENT}: '101'", "from 0 to 100")),
     "a percentage that is no whole number of seats": Refused(
-        one({PERCENT: 30}), (f"{PERCENT}: 30", "4 seats", '"0.5"')
+        one({PERCENT: 30}), (f"{PERCENT}: 30", "4 seats", "one of 25, 50, 75, 100", '"50"')
     ),
     "computing power that is no whole number of seats": Refused(
-        one({**SMALL, CORES: 30}), (f"{CORES}: 30", "4 seats of a GPU", '"0.5"')
+        one({**SMALL, CORES: 30}), (f"{CORES}: 30", "4 seats of a GPU", "one of 25, 50, 75, 100", '"50"')
     ),
     "a percentage and computing power that is no whole number of seats": Refused(
         one({PERCENT: 50, CORES: 60}), (f"{CORES}: 60", "4 seats")
