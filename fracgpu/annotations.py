@@ -5,7 +5,7 @@ to all of them; one with a name (``fracgpu.io/gpu-memory.trainer``) goes before 
 `requests`' part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from fracgpu.names import (
     DOMAIN,
     PER_CONTAINER_ANNOTATIONS,
     SELECTION_ANNOTATIONS,
+    SIZE_ANNOTATIONS,
 )
 from fracgpu.quantities import MIB_BYTES, parse_quantity
 
@@ -88,13 +89,34 @@ class PodAnnotations:
             holders: names of the containers that hold GPUs, or are to.
 
         Returns:
-            The one that the pod names, else the first app container that holds GPUs, else the first that does; empty
-            where none does.
+            The one that the pod names. Else, where a size has no name, `default_container` of those for which no other
+            size is written; and else, where only a count has none, the first app container that holds GPUs, or the
+            first that does. Empty where there is none.
         """
         named = self.of_pod.get(ANNOTATION_CONTAINER)
         if named is not None and named.text:
             return named.text
+        if has_size(self.of_pod):
+            return default_container(apps, [name for name in holders if not has_size(self.by_container.get(name, {}))])
         return next((name for name in apps if name in holders), holders[0] if holders else "")
+
+
+def has_size(asked: Container[str]) -> bool:
+    """Whether one of these annotations is a size."""
+    return any(key in asked for key in SIZE_ANNOTATIONS)
+
+
+def default_container(apps: Sequence[str], holders: Container[str]) -> str:
+    """The container that a size without a name is for; empty where there is none.
+
+    It is the first app container, as people count. But one that holds GPUs goes before: it got its limit by an earlier
+    look at the pod, and something may have put another container in front since.
+
+    Args:
+        apps: names of the app containers.
+        holders: names of the containers that hold GPUs already.
+    """
+    return next((name for name in apps if name in holders), apps[0] if apps else "")
 
 
 def split_key(key: str) -> tuple[str, str | None]:

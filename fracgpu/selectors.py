@@ -1,5 +1,6 @@
 """Which GPUs a container accepts: by model, by UUID and by size, read from its pod's annotations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -17,6 +18,9 @@ from fracgpu.names import (
 )
 from fracgpu.quantities import MIB_BYTES, Mib, format_mib
 
+_UUID_PREFIX: Final = "GPU-"
+_EXAMPLE_UUID: Final = "GPU-fef8089b-4820-abfc-e83e-94318197576e"
+_SHOWN: Final = 80  # characters of a wrong name in a sentence
 _MAX_TERMS: Final = 64
 _MAX_LENGTH: Final = 4096  # of all of them: 64 UUIDs and more
 
@@ -102,6 +106,13 @@ def selector_of(asked: Asked) -> GpuSelector | None:
             ANNOTATION_EXCLUDE_GPU_UUID,
         )
     )
+    for name, terms in ((ANNOTATION_GPU_UUID, uuids), (ANNOTATION_EXCLUDE_GPU_UUID, not_uuids)):
+        _check_uuids(name, terms, asked)
+    if uuids and set(uuids) <= set(not_uuids):
+        raise RequestError(
+            f"{asked[ANNOTATION_GPU_UUID]}, and {asked[ANNOTATION_EXCLUDE_GPU_UUID]}, so no GPU is left; take out one "
+            "of the two"
+        )
     size = asked.get(ANNOTATION_MIN_GPU_MEMORY)
     min_memory = 0 if size is None else ceil(parse_memory(size) / MIB_BYTES)
     if not (models or not_models or uuids or not_uuids or min_memory):
@@ -115,12 +126,21 @@ def _terms(name: str, asked: Asked) -> tuple[str, ...]:
         return ()
     terms = tuple(term for part in written.text.split(",") if (term := part.strip()))
     if not terms or len(terms) > _MAX_TERMS or len(written.text) > _MAX_LENGTH:
-        example = "A100, H100-*" if "model" in name else "GPU-fef8089b-4820-abfc-e83e-94318197576e"
+        example = "A100, H100-*" if "model" in name else _EXAMPLE_UUID
         raise RequestError(
             f"{written}; it is a list of 1 to {_MAX_TERMS} names with commas between and of at most {_MAX_LENGTH} "
             f'characters in all, for example "{example}"'
         )
     return terms
+
+
+def _check_uuids(name: str, terms: Iterable[str], asked: Asked) -> None:
+    for term in terms:
+        if not term.startswith(_UUID_PREFIX):
+            raise RequestError(
+                f"{asked[name]}; {term[:_SHOWN]!r} is no UUID of a GPU, as nvidia-smi -L and kubectl get gpunode NODE "
+                f'-o yaml show them, for example "{_EXAMPLE_UUID}"; a GPU cannot be named by its index'
+            )
 
 
 def _is_word(char: str) -> bool:

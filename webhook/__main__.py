@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from typing import Final
@@ -16,6 +17,8 @@ from webhook.file import load_settings
 from webhook.following import GpuFollower
 from webhook.policy import Policy
 from webhook.settings import WebhookSettings
+
+_logger = logging.getLogger(__name__)
 
 _IN_CLUSTER: Final = "KUBERNETES_SERVICE_HOST"  # set in every pod
 
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(settings: WebhookSettings, policy: Policy, stop: asyncio.Event) -> None:
+    if policy.reads_nvidia_gpu:
+        # What kube-apiserver does not send here would be let in unread, and nobody would hear of it.
+        _logger.warning("nvidia.com/gpu is read, so the conditions in the webhook configurations have to name it")
     async with contextlib.AsyncExitStack() as stack:
         kube, gpus = None, None
         if settings.certificate_needs_kube or settings.kubeconfig or _IN_CLUSTER in os.environ:

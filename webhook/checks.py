@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Final
 
-from fracgpu.annotations import MAX_MEMORY_BYTES, PodAnnotations, split_key
+from fracgpu.annotations import MAX_MEMORY_BYTES, PodAnnotations, has_size, split_key
 from fracgpu.errors import RequestError
 from fracgpu.names import (
     ANNOTATION_ALLOCATION,
@@ -179,8 +179,7 @@ def _check_annotations_apply(pod: AdmittedPod, request: PodRequest | None) -> No
                 f'{ANNOTATION_GPU_MEMORY}: "4Gi"'
             )
     count, named = annotations.of_pod.get(ANNOTATION_GPU_COUNT), annotations.of_pod.get(ANNOTATION_CONTAINER)
-    has_size = any(key in annotations.of_pod for key in SIZE_ANNOTATIONS)
-    if count is not None and named is None and not has_size and len(holders) > 1:
+    if count is not None and named is None and not has_size(annotations.of_pod) and len(holders) > 1:
         raise RequestError(
             f"{count}, and {len(holders)} containers ask for GPUs; say whose count it is, for example "
             f'{ANNOTATION_GPU_COUNT}.{holders[0]}: "{count.text[:8]}"'

@@ -10,6 +10,7 @@ from fracgpu.annotations import (
     Asked,
     PodAnnotations,
     Written,
+    has_size,
     key_for,
     parse_fraction,
     parse_gpu_count,
@@ -50,7 +51,7 @@ def with_limits(pod: AdmittedPod, *, policy: Policy) -> AdmittedPod:
             raise _unknown_container(pod, next(iter(own.values())).key, name, holders)
     sizes = {name: size for name, own in annotations.by_container.items() if (size := _size(own)) is not None}
     size = _size(annotations.of_pod)
-    target = _target(pod, holders, annotations, sizes, size)
+    target = _target(pod, holders, annotations, sizes)
     if size is not None:
         if target in sizes:
             raise RequestError(
@@ -88,23 +89,19 @@ def _target(
     holders: Mapping[str, AdmittedContainer],
     annotations: PodAnnotations,
     sizes: Mapping[str, Written],
-    size: Written | None,
 ) -> str:
     """The container that a size or a count without a name is for; empty where nothing is asked."""
     named = annotations.of_pod.get(ANNOTATION_CONTAINER)
     if named is not None and named.text not in holders:
         raise _unknown_container(pod, str(named), named.text, holders)
-    if size is None:
-        asking = [name for name, found in holders.items() if name in sizes or _has_limit(found)]
-    elif pod.spec.containers:
-        asking = [pod.default_holder()]
-    else:
+    limited = pod.limited()
+    target = annotations.target(
+        apps=[container.name for container in pod.containers],
+        holders=[name for name in holders if name in sizes or name in limited],
+    )
+    if not target and has_size(annotations.of_pod):
         raise RequestError(_NO_CONTAINER)
-    return annotations.target(apps=[container.name for container in pod.containers], holders=asking)
-
-
-def _has_limit(container: AdmittedContainer) -> bool:
-    return any(resource in limits_of(container) for resource in (RESOURCE_MEMORY, RESOURCE_REPLICA))
+    return target
 
 
 def _unknown_container(

@@ -2,13 +2,12 @@
 
 import msgspec
 
-from fracgpu.annotations import PodAnnotations, key_for
+from fracgpu.annotations import PodAnnotations, has_size, key_for
 from fracgpu.names import (
     ANNOTATION_GPU_FRACTION,
     ANNOTATION_GPU_MEMORY,
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
-    SIZE_ANNOTATIONS,
 )
 from webhook.pods import DEFAULT_SCHEDULER, AdmittedPod, Toleration, count_of, limits_of, requests_of
 from webhook.policy import Policy, Rules
@@ -19,7 +18,7 @@ def with_default_size(pod: AdmittedPod, *, rules: Rules) -> AdmittedPod:
     default = rules.default_gpu_memory or rules.default_gpu_fraction
     annotations = PodAnnotations(pod.annotations)
     asked = [annotations.of_pod, *annotations.by_container.values()]
-    if not default or not any(asked) or any(key in found for found in asked for key in SIZE_ANNOTATIONS):
+    if not default or not any(asked) or any(map(has_size, asked)):
         return pod
     if any(_holds(pod)):
         return pod

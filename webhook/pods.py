@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from fracgpu.annotations import default_container
 from fracgpu.errors import QuantityError
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Quantity, Resources
@@ -74,14 +75,16 @@ class AdmittedPod(Pod, frozen=True):
         ]
 
     def default_holder(self) -> str:
-        """The container that a size without a name is for: the first app container; empty where there is none.
+        """The container that a size without a name is for, where no annotation names one; empty where there is none."""
+        return default_container([container.name for container in self.containers], self.limited())
 
-        One that has a limit of ours goes before: it got that from an earlier call, and another webhook may have put a
-        container in front since.
-        """
-        apps = self.spec.containers or ()
-        limited = (c.name for c in apps if not limits_of(c).keys().isdisjoint((RESOURCE_MEMORY, RESOURCE_REPLICA)))
-        return next(limited, apps[0].name if apps else "")
+    def limited(self) -> list[str]:
+        """The containers with a limit of ours above 0, sidecars first; amounts that cannot be read count."""
+        return [
+            container.name
+            for container in (*self.init_containers, *self.containers)
+            if any(count_of(limits_of(container).get(name, 0)) != 0 for name in (RESOURCE_MEMORY, RESOURCE_REPLICA))
+        ]
 
     def with_annotations(self, annotations: dict[str, str]) -> "AdmittedPod":
         """The pod with these annotations and no others."""

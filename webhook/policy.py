@@ -95,6 +95,12 @@ class Policy:
     rules: Rules = Rules()
     namespaces: Sequence[NamespaceRules] = ()
 
+    @property
+    def reads_nvidia_gpu(self) -> bool:
+        """Whether plain nvidia.com/gpu means something anywhere."""
+        meanings = {self.rules.nvidia_gpu, *(special.changes.get("nvidia_gpu", "leave") for special in self.namespaces)}
+        return meanings != {"leave"}
+
     def rules_in(self, namespace: str) -> Rules:
         """What holds in a namespace."""
         changes: dict[str, object] = {}

@@ -164,7 +164,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(settings: type[ServiceSettings]) -> argparse.ArgumentParser:
-    parser = _Parser(description=settings.__doc__, allow_abbrev=False)
+    service = settings.__module__.partition(".")[0]
+    parser = _Parser(prog=f"python -m {service}", description=settings.__doc__, allow_abbrev=False)
     for name, field in settings.model_fields.items():
         arguments: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(name, field)}
         if field.annotation is bool:

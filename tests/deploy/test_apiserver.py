@@ -13,7 +13,7 @@ import yaml
 from fracgpu.errors import QuantityError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.quantities import parse_quantity
-from tests.deploy.conftest import DEPLOY, EXTENDER, PLUGIN, PODS, WEBHOOK, Api, documents, pod, refused_pod
+from tests.deploy.conftest import DEPLOY, EXTENDER, PLUGIN, PODS, WEBHOOK, Api, documents, path_of, pod, refused_pod
 from tests.deploy.gpunodes import NODE, gpunode
 from tests.realcluster import RealControlPlane, User, missing_binaries
 from tests.vocabulary.quantity_cases import INVALID, STRICTER, VALID
@@ -390,6 +390,15 @@ def with_init(manifest: dict[str, Any], resources: dict[str, Any]) -> dict[str, 
 
 
 # --- kube-scheduler
+
+
+@pytest.mark.parametrize("file", ["service", "deployment"])
+def test_the_webhooks_manifests_are_taken_without_a_word(api: Api, file: str) -> None:
+    """Strictly: no field that kube-apiserver does not know, and no warning."""
+    (manifest,) = documents(f"webhook/{file}.yaml")
+    collection, _, _ = path_of(manifest).rpartition("/")
+    status, warnings = api.warnings_of(f"{collection}?dryRun=All&fieldValidation=Strict", manifest)
+    assert (status, warnings) == (201, [])
 
 
 def test_kube_scheduler_takes_the_configuration(plane: RealControlPlane, api: Api) -> None:

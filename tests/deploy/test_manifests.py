@@ -17,6 +17,7 @@ from fracgpu.names import (
 )
 from tests.deploy.conftest import documents
 from tests.deploy.gpunodes import NODE
+from webhook.settings import WebhookSettings
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,29 @@ def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() ->
         "bindVerb": "bind",
     }
     assert (extender["ignorable"], extender["nodeCacheCapable"]) == (False, True)
+
+
+def test_the_webhook_is_where_the_registrations_call_it() -> None:
+    (service,) = documents("webhook/service.yaml")
+    (deployment,) = documents("webhook/deployment.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (port,) = service["spec"]["ports"]
+    settings = WebhookSettings.load(container["args"][1:])
+
+    for name in ("mutating", "validating"):
+        (configuration,) = documents(f"webhook/{name}webhookconfiguration.yaml")
+        for webhook in configuration["webhooks"]:
+            called = webhook["clientConfig"]["service"]
+            assert (called["name"], called["namespace"]) == (
+                service["metadata"]["name"],
+                service["metadata"]["namespace"],
+            )
+            assert called["port"] == port["port"]
+            assert f"{called['name']}.{called['namespace']}.svc" in settings.tls_names
+    assert port["targetPort"] == settings.port == container["ports"][0]["containerPort"]
+    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    (secret,) = documents("webhook/secret.yaml")
+    assert settings.tls_secret == f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
 
 
 def fields_of(value: Any, path: str = "") -> set[str]:

@@ -248,6 +248,26 @@ async def test_a_missing_secret_is_said_and_waited_for(plane: RealControlPlane, 
         await ready(one)
 
 
+async def test_a_certificate_for_another_name_than_is_called_is_not_ready(
+    plane: RealControlPlane, cluster: Api
+) -> None:
+    """The certificate of these tests is for 127.0.0.1; the manifest as it is has kube-apiserver call the Service."""
+    (configuration,) = documents("webhook/mutatingwebhookconfiguration.yaml")
+    await asyncio.to_thread(cluster.apply, configuration)
+    async with replica(plane, Clock()) as one:
+
+        async def says_so() -> bool:
+            return (
+                "MutatingWebhookConfiguration fracgpu calls fracgpu-webhook.fracgpu-system.svc, and the certificate is "
+                "for 127.0.0.1" in one.certificates.missing()
+            )
+
+        await until(says_so)
+        await call(cluster, "DELETE", MUTATING)
+        await asyncio.to_thread(cluster.apply, mutating(one.url))
+        await ready(one)
+
+
 async def test_the_ca_of_files_is_kept_beside_those_before_it(
     plane: RealControlPlane, cluster: Api, tmp_path: Path
 ) -> None:

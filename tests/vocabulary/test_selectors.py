@@ -78,6 +78,20 @@ def test_a_selection_of_nothing_is_a_mistake(name: str, value: str) -> None:
     assert f"fracgpu.io/{name}" in USER_ANNOTATIONS
 
 
+@pytest.mark.parametrize("value", ["0", "gpu-1", "MIG-1", "GPU-1, 1"])
+@pytest.mark.parametrize("name", ["gpu-uuid", "exclude-gpu-uuid"])
+def test_a_gpu_is_named_by_its_uuid_only(name: str, value: str) -> None:
+    with pytest.raises(RequestError, match=rf"fracgpu\.io/{name} is .* is no UUID of a GPU, .* by its index"):
+        selector_of(asked({f"fracgpu.io/{name}": value}))
+
+
+def test_a_selection_that_leaves_no_gpu_is_a_mistake() -> None:
+    chosen = {"fracgpu.io/gpu-uuid": "GPU-1,GPU-2"}
+    with pytest.raises(RequestError, match="so no GPU is left"):
+        selector_of(asked(chosen | {"fracgpu.io/exclude-gpu-uuid": "GPU-2,GPU-3,GPU-1"}))
+    assert selector_of(asked(chosen | {"fracgpu.io/exclude-gpu-uuid": "GPU-2"})) is not None
+
+
 @given(st.text("ab-*?", max_size=8), st.text("aAb- ", max_size=12))
 def test_matching_is_that_of_the_regular_expression(pattern: str, product: str) -> None:
     body = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)

@@ -407,6 +407,37 @@ def test_many_allowed_fractions_are_told_as_a_multiple() -> None:
     assert 'a multiple of 0.01, for example "0.34"' in decide(pod({"gpu-fraction": "0.333"}), policy=FINE).refusal
 
 
+@pytest.mark.parametrize(
+    ("annotations", "containers", "want"),
+    [
+        ({"gpu-memory.b": "4Gi", "gpu-count": "2"}, [("a", {MEMORY: "0"}), ("b", None)], {"b": (2, 8)}),
+        ({"gpu-fraction": "0.5"}, [("a", None), ("b", {MEMORY: "0"})], {"a": (1, 2)}),
+        (
+            {"gpu-fraction.a": "1", "gpu-fraction": "1"},
+            [("a", None), ("b", {REPLICA: "4"})],
+            {"a": (1, 4), "b": (1, 4)},
+        ),
+        (
+            {"gpu-memory.a": "4Gi", "gpu-memory": "4Gi", "gpu-count": "2"},
+            [("a", None), ("c", {MEMORY: "16"})],
+            {"a": (1, 8), "c": (2, 8)},
+        ),
+        ({"gpu-memory.b": "1Gi", "gpu-memory": "4Gi"}, [("a", None), ("b", {MEMORY: "2"})], {"a": (1, 8), "b": (1, 2)}),
+    ],
+)
+def test_what_has_no_name_is_for_the_same_container_whenever_it_is_read(
+    annotations: dict[str, str], containers: list[tuple[str, dict[str, Any] | None]], want: dict[str, tuple[int, int]]
+) -> None:
+    """When limits are made, when they are looked at again, and when they are read as a request."""
+    decided = decide(pod(annotations, *(container(name, limits) for name, limits in containers)))
+
+    assert decided.refusal == ""
+    assert decide(decided.manifest).operations == []
+    request = request_of(typed(decided.manifest))
+    assert request is not None
+    assert {share.container: (share.gpus, share.units or share.seats) for share in request.containers} == want
+
+
 def test_a_later_container_with_the_annotated_limit_is_not_taken_for_a_second_request() -> None:
     """Another webhook, called after us, inserts its container first; then we are called again."""
     injected = copy.deepcopy(decide(pod({"gpu-memory": "4Gi"})).manifest)

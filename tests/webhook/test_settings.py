@@ -20,6 +20,7 @@ def test_without_settings_everything_is_understood_and_nothing_is_added() -> Non
     assert (policy.compute_shares, policy.steering_env, policy.env_from) == ("seats", "refuse", "refuse")
     assert (policy.scheduler_name, policy.runtime_class_name, policy.node_selector) == ("", "", {})
     assert policy.rules_in("team-a").nvidia_gpu == "leave"
+    assert not policy.reads_nvidia_gpu
     assert policy.nodes_may_be_added
 
 
@@ -75,6 +76,7 @@ namespaces:
     assert policy.unit == 1024
     here, there, elsewhere = map(policy.rules_in, ("team-a", "team-b", "prod"))
     assert (here.nvidia_gpu, there.nvidia_gpu, elsewhere.nvidia_gpu) == ("seat", "whole", "leave")
+    assert policy.reads_nvidia_gpu
     assert (here.default_gpu_memory, here.default_gpu_fraction) == ("", "0.5")
     assert (there.default_gpu_memory, elsewhere.default_gpu_memory) == ("2Gi", "2Gi")
     assert (here.max_gpu_count, there.max_gpu_count, elsewhere.max_gpu_count) == (2, 2, None)

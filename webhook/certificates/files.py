@@ -70,4 +70,9 @@ class CertificateFiles:
         authorities = () if ca is None else read_bundle(ca)
         if ca is not None and not authorities:
             raise CertificateError(f"the file {self._ca} holds no CA: there is no readable PEM block CERTIFICATE")
+        if authorities and not pair.leads_to(authorities):
+            raise CertificateError(
+                f"none of the CAs in {self._ca} signed the TLS certificate {self._cert}, so kube-apiserver would not "
+                "trust it"
+            )
         return Offer(pair, authorities)

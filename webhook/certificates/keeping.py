@@ -26,7 +26,7 @@ from webhook.certificates.handshakes import Handshakes
 from webhook.certificates.issuing import issue
 from webhook.certificates.pairs import CertificateError
 from webhook.certificates.registrations import Registrations
-from webhook.certificates.renewing import Offer
+from webhook.certificates.renewing import Offer, is_overdue
 from webhook.certificates.secret import CertificateSecret
 from webhook.settings import WebhookSettings
 
@@ -36,6 +36,7 @@ minute is enough for one of several that is just connecting anew."""
 
 _LOOK_SECONDS: Final = 5.0  # between two looks at files and clock; what the API server has, its watch tells at once
 _QUIET_SECONDS: Final = 60.0  # without a write or trouble, after which pauses are short again
+_WARNING_SECONDS: Final = 3600.0  # between two warnings about a certificate that ends, or has ended
 
 _logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Certificates:
         self._served: Offer | None = None
         self._trusted: tuple[Offer, float] | None = None  # what waits to be served, and since when it is trusted
         self._handshakes: Handshakes | None = None
+        self._warned: float | None = None  # when it was last said that the certificate served ends, or has ended
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -157,7 +159,9 @@ class Certificates:
         pair = self._served.pair
         if not pair.is_valid_at(self._now()):
             return f"the certificate holds from {pair.leaf.not_valid_before_utc} to {pair.expires} only"
-        return self._registrations.distrust(self._served.authorities) if self._registrations is not None else ""
+        if self._registrations is None:
+            return ""
+        return self._registrations.distrust(self._served.authorities) or self._registrations.misnamed(pair)
 
     async def _keep(self) -> None:
         pauses = Backoff()
@@ -172,6 +176,7 @@ class Certificates:
                 self._trouble.failed(exc)
             else:
                 self._trouble.succeeded()
+            self._warn_of_end()
             if not is_quiet:
                 # Somebody may undo each of our writes: what they and we write must not become a storm.
                 disturbed = self._clock()
@@ -199,6 +204,20 @@ class Certificates:
         if trouble is not None:
             raise trouble
         return has_written
+
+    def _warn_of_end(self) -> None:
+        if self._served is None or not is_overdue(self._served.pair, now=self._now()):
+            self._warned = None
+        elif self._warned is None or self._clock() - self._warned >= _WARNING_SECONDS:
+            self._warned = self._clock()
+            _logger.warning(
+                "certificate not renewed",
+                extra={
+                    "names": sorted(self._served.pair.names),
+                    "expires": self._served.pair.expires.isoformat(),
+                    "ended": not self._served.pair.is_valid_at(self._now()),
+                },
+            )
 
     def _take_up(self, offer: Offer) -> None:
         served = self._served

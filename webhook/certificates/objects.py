@@ -6,6 +6,7 @@ Of each only what matters here; field names are Kubernetes'. Bytes are base64, a
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -33,15 +34,34 @@ class Secret(Struct, frozen=True):
         return {key: b64decode(value) for key, value in (self.data or {}).items()}
 
 
+class ServiceReference(Struct, frozen=True):
+    """admissionregistration/v1 ServiceReference."""
+
+    namespace: str = ""
+    name: str = ""
+
+
 class ClientConfig(Struct, frozen=True, rename={"ca_bundle": "caBundle"}):
     """admissionregistration/v1 WebhookClientConfig."""
 
     ca_bundle: str | None = None
+    service: ServiceReference | None = None
+    url: str | None = None
 
     @property
     def pem(self) -> bytes:
         """The CAs by which kube-apiserver verifies the webhook."""
         return b64decode(self.ca_bundle or "")
+
+    @property
+    def server_name(self) -> str:
+        """The name for which kube-apiserver wants the webhook's certificate to be; empty where it cannot be told."""
+        if self.service is not None:
+            return f"{self.service.name}.{self.service.namespace}.svc"
+        try:
+            return urlsplit(self.url or "").hostname or ""
+        except ValueError:
+            return ""
 
 
 class Webhook(Struct, frozen=True, rename="camel"):

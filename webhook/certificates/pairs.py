@@ -58,9 +58,23 @@ class Pair:
             map(str, found.get_values_for_type(x509.IPAddress))
         )
 
+    def is_for(self, name: str) -> bool:
+        """Whether a client that calls the server by this DNS name or IP address finds it in the certificate."""
+        _, dot, domain = name.partition(".")
+        return name in self.names or f"*{dot}{domain}" in self.names
+
     def is_issued_by_one_of(self, authorities: Iterable[Certificate]) -> bool:
         """Whether one of these signed the server's own certificate."""
         return any(_issued(self.leaf, authority) for authority in authorities)
+
+    def leads_to(self, authorities: Collection[Certificate]) -> bool:
+        """Whether a client that trusts these finds the way to one of them, over the intermediate CAs of the chain."""
+        path, others = [self.leaf], [certificate for certificate in read_bundle(self.chain) if certificate != self.leaf]
+        for link in path:
+            if link in authorities or any(_issued(link, authority) for authority in authorities):
+                return True
+            path += [issuer for issuer in others if issuer not in path and _issued(link, issuer)]
+        return False
 
 
 def read_pair(*, chain: bytes, key: bytes) -> Pair:

@@ -17,7 +17,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
 from webhook.certificates.objects import CONFIGURATION, CONFIGURATIONS, FIELD_MANAGER, Configuration, configuration_body
-from webhook.certificates.pairs import in_force, lacking, read_bundle, write_bundle
+from webhook.certificates.pairs import Pair, in_force, lacking, read_bundle, write_bundle
 
 _CONFLICT: Final = 409
 
@@ -63,6 +63,19 @@ class Registrations:
             for found in reflector.objects.values():
                 if _bundles(found, wanted, now=self._now()):
                     return f"caBundle in the {kind} {CONFIGURATION} lacks the CA of our certificate"
+        return ""
+
+    def misnamed(self, pair: Pair) -> str:
+        """Say by which name kube-apiserver calls us that this certificate is not for; empty where there is none."""
+        for kind, reflector in self._reflectors.items():
+            for webhook in (each for found in reflector.objects.values() for each in found.webhooks or ()):
+                name = webhook.client_config.server_name
+                if name and not pair.is_for(name):
+                    names = ", ".join(sorted(pair.names)) or "no name at all"
+                    return (
+                        f"the {kind} {CONFIGURATION} calls {name}, and the certificate is for {names}; it has to be "
+                        "for that name too (--tls-names)"
+                    )
         return ""
 
     async def introduce(self, authorities: Sequence[Certificate]) -> bool:

@@ -22,6 +22,9 @@ AUTHORITIES: Final = "ca.crt"
 _RENEWED_AT: Final = 2 / 3
 """The part of its life after which a certificate is renewed: weeks to notice that it cannot be."""
 
+_OVERDUE_AT: Final = 5 / 6
+"""The part after which it should have been renewed, by whomever; cert-manager does it at two thirds as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -75,7 +78,7 @@ def examine(content: Mapping[str, bytes], *, names: Collection[str], now: dateti
     offer = Offer(pair, authorities)
     if missing := sorted(set(names) - pair.names):
         return Finding(offer, f"it is not for {', '.join(missing)}", authorities)
-    if now >= _renewal(pair.leaf):
+    if now >= _after(_RENEWED_AT, pair.leaf):
         return Finding(offer, f"it ends at {pair.expires}", authorities)
     return Finding(offer, authorities=authorities)
 
@@ -103,6 +106,12 @@ def content_of(offer: Offer) -> dict[str, bytes]:
     return {CHAIN: offer.pair.chain, KEY: offer.pair.key, AUTHORITIES: write_bundle(offer.authorities)}
 
 
-def _renewal(certificate: Certificate) -> datetime:
+def is_overdue(pair: Pair, *, now: datetime) -> bool:
+    """Whether a certificate has ended, or will soon and ought to have been replaced."""
+    return now >= _after(_OVERDUE_AT, pair.leaf)
+
+
+def _after(part: float, certificate: Certificate) -> datetime:
+    """When that part of a certificate's life is over."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return begin + (end - begin) * _RENEWED_AT
+    return begin + (end - begin) * part

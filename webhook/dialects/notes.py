@@ -17,6 +17,12 @@ from fracgpu.pods import Quantity
 from webhook.dialects import gpu_manager, gpushare, hami, nvidia
 from webhook.pods import AdmittedPod, count_of, limits_of, requests_of, with_amounts
 
+GO_ON: Final = (
+    "only fracgpu writes it, so remove it, and what it wrote beside it is the request: the annotations that begin with "
+    f"{DOMAIN}/, and the limits"
+)
+"""What to do about a note that no longer fits its pod, as after copying one."""
+
 _FOREIGN: Final = frozenset((*gpushare.FOREIGN, *hami.FOREIGN, *gpu_manager.FOREIGN, nvidia.GPU))
 
 
@@ -46,7 +52,9 @@ class Note(Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unkno
 
 
 def undone(pod: AdmittedPod) -> tuple[AdmittedPod, Note | None]:
-    """The pod as its author wrote it, but for the limits that it got; and the note, where it was translated before.
+    """The pod as its author wrote it, and the note, where it was translated before.
+
+    It keeps the limits that it got, and its scheduler: who changed that since meant to.
 
     Raises:
         RequestError: the note is not one of ours, or the pod was changed where it was translated.
@@ -65,6 +73,11 @@ def undone(pod: AdmittedPod) -> tuple[AdmittedPod, Note | None]:
     taken = note.means.keys() | {ANNOTATION_UNDERSTOOD}
     annotations = {key: value for key, value in pod.annotations.items() if key not in taken}
     changed = {}
+    for name in note.asked.keys() - {container.name for _, _, container in pod.listed()}:
+        raise RequestError(
+            f"annotation {ANNOTATION_UNDERSTOOD} says what container {name[:64]!r} asked for in another language "
+            f"({note.dialect[:64]}), and the pod has no such container; {GO_ON}"
+        )
     for _, _, container in pod.listed():
         if (asked := note.asked.get(container.name)) is not None:
             limits, requests = limits_of(container), requests_of(container)
@@ -76,8 +89,7 @@ def undone(pod: AdmittedPod) -> tuple[AdmittedPod, Note | None]:
             changed[container.name] = with_amounts(
                 container, limits=limits | asked.limits, requests=requests | asked.requests
             )
-    pod = pod.with_annotations(annotations).with_containers(changed)
-    return (scheduled_by(pod, note.scheduler_name) if note.scheduler_name else pod), note
+    return pod.with_annotations(annotations).with_containers(changed), note
 
 
 def _read(text: str) -> Note:
@@ -95,11 +107,6 @@ def _read(text: str) -> Note:
         ):
             return note
     raise RequestError(f"annotation {ANNOTATION_UNDERSTOOD} is {text[:64]!r}; only fracgpu writes it, so remove it")
-
-
-def scheduled_by(pod: AdmittedPod, scheduler: str) -> AdmittedPod:
-    """The pod with another scheduler."""
-    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, scheduler_name=scheduler))
 
 
 _decoder = msgspec.json.Decoder(Note)

@@ -25,7 +25,7 @@ from fracgpu.names import (
 from fracgpu.pods import Quantity
 from webhook.dialects import gpu_manager, gpushare, hami, kai, kai_gpu_fractioning, nvidia
 from webhook.dialects.asking import Ask, Asking
-from webhook.dialects.notes import Amounts, Note, scheduled_by
+from webhook.dialects.notes import GO_ON, Amounts, Note
 from webhook.pods import (
     DEFAULT_SCHEDULER,
     AdmittedContainer,
@@ -47,6 +47,7 @@ _MODULES: Final = {
     "kai-gpu-fractioning": kai_gpu_fractioning,
     "gpu-manager": gpu_manager,
 }  # dialect -> what reads it
+_BY_RESOURCE: Final = {"gpushare": gpushare, "hami": hami, "gpu-manager": gpu_manager}  # no sign without a resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +86,37 @@ def translated(pod: AdmittedPod, *, before: Note | None, policy: Policy, nvidia_
     # What is left alone is left to NVIDIA's plugin, and two plugins cannot serve one pod.
     if (nvidia_gpu != "leave" or readers or own) and not hami.signs(pod) and (signs := nvidia.signs(pod)):
         readers[NVIDIA] = signs, lambda: nvidia.read(pod, meaning="seat" if nvidia_gpu == "seat" else "whole")
+    if before is not None and before.dialect not in readers:
+        is_read = before.dialect in (*policy.dialects, NVIDIA)
+        raise _orphaned(before, "nothing in it does any more" if is_read else "that language is not understood here")
+    found = [f"{signs[0][:128]} ({name})" for name, (signs, _) in readers.items()]
+    if readers or own:
+        # A resource of a tool that runs beside us is served by that tool, and two cannot serve one pod.
+        found += [
+            f"{signs[0][:128]} ({name})"
+            for name, module in _BY_RESOURCE.items()
+            if name not in policy.dialects and (signs := module.signs(pod))
+        ]
+    _check_one_language(found, own)
     if not readers:
         return Translation(pod)
-    found = [f"{signs[0][:128]} ({name})" for name, (signs, _) in readers.items()]
-    _check_one_language(found, own)
     ((name, (signs, read)),) = readers.items()
     asking = read()
     if before is not None:
         _check_one_language(found, _own_signs(pod, apart_from=asking.asks))
     if not asking.asks:  # amounts of 0, which keep a pod from no node
+        if before is not None:
+            raise _orphaned(before, "nothing in it does any more")
         return Translation(pod)
     result = _written(pod, name, asking, policy, before)
     return Translation(result, f"{signs[0][:128]} ({name})", asking.warnings)
+
+
+def _orphaned(before: Note, why: str) -> RequestError:
+    return RequestError(
+        f"annotation {ANNOTATION_UNDERSTOOD} says that the pod asked for GPUs in another language "
+        f"({before.dialect[:64]}), and {why}; {GO_ON}"
+    )
 
 
 def _check_one_language(found: list[str], own: list[str]) -> None:
@@ -155,12 +175,14 @@ def _written(pod: AdmittedPod, dialect: str, asking: Asking, policy: Policy, bef
                 limits=added | {key: value for key, value in limits.items() if key not in taken.limits},
                 requests=added | {key: value for key, value in requests.items() if key not in taken.requests},
             )
-    scheduler = pod.spec.scheduler_name if pod.spec.scheduler_name in asking.schedulers else ""
+    is_theirs = pod.spec.scheduler_name in asking.schedulers
+    scheduler = pod.spec.scheduler_name if is_theirs else before.scheduler_name if before is not None else ""
     note = Note(dialect, asked, means, seats, scheduler)
     annotations = pod.annotations | means | {ANNOTATION_UNDERSTOOD: msgspec.json.encode(note).decode()}
     result = pod.with_annotations(annotations).with_containers(changed)
-    if scheduler:
-        result = scheduled_by(result, policy.scheduler_name or DEFAULT_SCHEDULER)
+    if is_theirs:
+        spec = msgspec.structs.replace(result.spec, scheduler_name=policy.scheduler_name or DEFAULT_SCHEDULER)
+        result = msgspec.structs.replace(result, spec=spec)
     return result
 
 

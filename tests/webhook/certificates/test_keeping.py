@@ -16,11 +16,12 @@ from cryptography import x509
 
 from fracgpu.errors import SettingError
 from tests.kube.server import Server
-from tests.webhook.certificates.pem import NOW, listening, made_by, visit
+from tests.webhook.certificates.pem import NOW, certificate_of, listening, made_by, visit
 from webhook.certificates.files import CertificateFiles
 from webhook.certificates.issuing import LIFETIME, issue
 from webhook.certificates.keeping import Certificates
-from webhook.certificates.pairs import CertificateError, Pair
+from webhook.certificates.pairs import CertificateError, Pair, write_bundle
+from webhook.certificates.renewing import Offer
 
 PATIENCE_SECONDS = 30.0
 
@@ -31,6 +32,7 @@ class Volume:
     def __init__(self, folder: Path, pair: Pair) -> None:
         self._folder = folder
         self._version = 0
+        folder.mkdir(exist_ok=True)
         self.cert, self.key = folder / "tls.crt", folder / "tls.key"
         self.cert.symlink_to("..data/tls.crt")
         self.key.symlink_to("..data/tls.key")
@@ -163,6 +165,96 @@ async def test_files_that_cannot_be_used_at_the_start_are_a_wrong_setting(
     files = CertificateFiles(cert=volume.cert, key=volume.key, ca=ca)
     with pytest.raises(SettingError, match=r"ca\.crt holds no CA"):
         await Certificates(files, registrations=None, changed=asyncio.Event()).start()
+
+
+async def test_a_ca_that_did_not_sign_the_certificate_is_a_wrong_setting(tmp_path: Path) -> None:
+    """kube-apiserver would refuse every pod, and nothing else would say why."""
+    ours, stranger = trustme.CA(), trustme.CA()
+    volume = Volume(tmp_path, made_by(ours))
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(stranger.cert_pem.bytes())
+    files = CertificateFiles(cert=volume.cert, key=volume.key, ca=ca)
+    with pytest.raises(SettingError, match=r"none of the CAs in .*ca\.crt signed the TLS certificate .*tls\.crt"):
+        await Certificates(files, registrations=None, changed=asyncio.Event()).start()
+
+    ca.write_bytes(stranger.cert_pem.bytes() + ours.cert_pem.bytes())
+    assert len((await files.first()).authorities) == 2
+
+
+async def test_a_ca_may_have_signed_by_way_of_others(tmp_path: Path) -> None:
+    """As a company's root does, of which cert-manager writes ca.crt."""
+    root = trustme.CA()
+    issuing = root.create_child_ca().create_child_ca()
+    volume = Volume(tmp_path, made_by(issuing))
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(root.cert_pem.bytes())
+
+    offer = await CertificateFiles(cert=volume.cert, key=volume.key, ca=ca).first()
+
+    assert offer.authorities == (certificate_of(root),)
+    alone = Volume(tmp_path / "alone", Pair(write_bundle([offer.pair.leaf]), offer.pair.key, offer.pair.leaf))
+    with pytest.raises(SettingError, match="signed the TLS certificate"):
+        await CertificateFiles(cert=alone.cert, key=alone.key, ca=ca).first()
+
+
+async def test_a_certificate_that_nobody_renews_is_warned_about_once_an_hour(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair, _ = issue(["127.0.0.1"], now=NOW)
+    now, seconds = NOW, 0.0
+    source = Volume(tmp_path, pair).files()
+    looked = asyncio.Queue[None]()
+    read = source.newest
+
+    async def counted(**more: tuple[x509.Certificate, ...]) -> Offer:
+        looked.put_nowait(None)
+        return await read(**more)
+
+    source.newest = counted  # type: ignore[method-assign]
+    certificates = Certificates(
+        source,
+        registrations=None,
+        changed=asyncio.Event(),
+        now=lambda: now,
+        clock=lambda: seconds,
+        look_seconds=0.001,
+    )
+
+    async def warned() -> list[bool]:
+        """What was said by the end of a look that began after now."""
+        while not looked.empty():
+            looked.get_nowait()
+        for _ in range(3):
+            await looked.get()
+        return [vars(record)["ended"] for record in caplog.records if record.message == "certificate not renewed"]
+
+    await certificates.start()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(certificates.run())
+        now = NOW + LIFETIME * 0.8
+        assert await warned() == []
+        now = NOW + LIFETIME * 0.9
+        assert await warned() == [False]
+        seconds += 3599
+        assert await warned() == [False]
+        seconds, now = seconds + 1, NOW + LIFETIME
+        assert await warned() == [False, True]
+        running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("names", "called", "is_for"),
+    [
+        (["fracgpu-webhook.fracgpu-system.svc"], "fracgpu-webhook.fracgpu-system.svc", True),
+        (["fracgpu-webhook.fracgpu-system.svc"], "gpu-webhook.fracgpu-system.svc", False),
+        (["*.fracgpu-system.svc"], "fracgpu-webhook.fracgpu-system.svc", True),
+        (["*.svc"], "fracgpu-webhook.fracgpu-system.svc", False),
+        (["10.0.0.1", "::1"], "::1", True),
+        (["10.0.0.1"], "10.0.0.2", False),
+    ],
+)
+def test_the_names_that_a_certificate_is_for(names: list[str], called: str, is_for: bool) -> None:
+    assert made_by(trustme.CA(), *names).is_for(called) is is_for
 
 
 async def test_readiness_ends_with_the_certificate(tmp_path: Path) -> None:

@@ -74,11 +74,25 @@ def test_a_limit_of_ours_beside_is_refused(dialect: str, resource: str, place: s
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_only_the_dialects_that_are_on_can_contradict_each_other(dialect: str) -> None:
+def test_the_resources_of_a_tool_that_runs_beside_us_contradict_what_we_understand(dialect: str) -> None:
     other = "gpushare" if dialect != "gpushare" else "hami"
-    policy = replace(POLICY, dialects=frozenset({dialect}))
 
-    decided = decide(in_both(dialect, other), policy=policy)
+    refusal = decide(in_both(dialect, other), policy=replace(POLICY, dialects=frozenset({dialect}))).refusal
+
+    assert f"({dialect}), " in refusal
+    assert f"({other});" in refusal
+
+
+@pytest.mark.parametrize("other", NOTES)
+def test_annotations_that_nobody_reads_here_contradict_nothing(other: str) -> None:
+    decided = decide(in_both("gpushare", other), policy=replace(POLICY, dialects=frozenset({"gpushare"})))
 
     assert decided.refusal == ""
-    assert LIMITS[other].items() <= decided.limits("b").items()  # that tool's own business
+    assert NOTES[other].items() <= decided.annotations.items()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_pod_that_only_other_tools_understand_is_theirs(dialect: str) -> None:
+    other = "gpushare" if dialect != "gpushare" else "hami"
+
+    assert decide(in_both(dialect, other), policy=replace(POLICY, dialects=frozenset())).operations == []

@@ -195,12 +195,63 @@ def test_a_forged_note_beside_a_larger_limit_is_refused() -> None:
     assert "has the limit fracgpu.io/memory: '80'" in refusal
 
 
-def test_a_note_whose_dialect_is_off_gives_the_pod_back_as_it_was() -> None:
+@pytest.mark.parametrize("name", ["hami", "kai", "nvidia", "gpu-manager"])
+def test_a_note_whose_dialect_is_off_is_refused(name: str) -> None:
+    """To put that tool's resources back beside our limits would ask two tools for GPUs."""
+    refusal = decide(translated(MANIFESTS[name]), policy=replace(POLICY, dialects=frozenset())).refusal
+
+    assert "another language" in refusal
+    assert "remove it, and what it wrote beside it is the request" in refusal
+
+
+def test_without_the_note_the_translation_goes_on_in_our_language() -> None:
     manifest = translated(MANIFESTS["hami"])
-    manifest["spec"]["containers"][0]["resources"] = {}
+    limits = decide(manifest, policy=SEATS).limits()
+    del manifest["metadata"]["annotations"][UNDERSTOOD]
 
     decided = decide(manifest, policy=replace(POLICY, dialects=frozenset()))
 
-    assert decided.annotations == {"nvidia.com/use-gputype": "A100"}
-    assert decided.limits() == {"nvidia.com/gpu": 2, "nvidia.com/gpumem": 3000}
-    assert decided.manifest["spec"]["schedulerName"] == "hami-scheduler"
+    assert decided.refusal == ""
+    assert decided.limits() == limits
+
+
+def test_a_note_about_a_container_that_is_not_there_is_refused() -> None:
+    """A copy with another container's name: one GPU with both shares instead of two GPUs."""
+    manifest = translated(MANIFESTS["hami"])
+    manifest["spec"]["containers"][0]["name"] = "app"
+
+    assert "what container 'main' asked for in another language (hami)" in decide(manifest, policy=SEATS).refusal
+
+
+def test_a_note_about_annotations_that_are_gone_is_refused() -> None:
+    manifest = translated(MANIFESTS["kai, seats"])
+    del (
+        manifest["metadata"]["annotations"]["gpu-fraction"],
+        manifest["metadata"]["annotations"]["gpu-fraction-num-devices"],
+    )
+
+    assert "(kai), and nothing in it does any more" in decide(manifest, policy=SEATS).refusal
+
+
+def test_a_scheduler_that_was_set_after_the_translation_stays() -> None:
+    manifest = translated(MANIFESTS["hami"])
+    manifest["spec"]["schedulerName"] = "of-another-webhook"
+
+    assert decide(manifest, policy=SEATS).operations == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "notes", "dialects"),
+    [
+        ({"nvidia.com/gpu": 1, "nvidia.com/gpumem": 3000}, {"fracgpu.io/gpu-memory": "4Gi"}, frozenset()),
+        ({"nvidia.com/gpu": 1}, {"fracgpu.io/gpu-memory": "4Gi", "nvidia.com/use-gputype": "A100"}, frozenset()),
+        ({"aliyun.com/gpu-mem": 4}, {"gpu-memory": "2000"}, frozenset({"kai"})),
+        ({"nvidia.com/gpu": 1, "tencent.com/vcuda-core": 50, "tencent.com/vcuda-memory": 8}, {}, frozenset()),
+    ],
+)
+def test_what_another_tool_serves_is_not_served_by_us_as_well(
+    resources: dict[str, Any], notes: dict[str, str], dialects: frozenset[str]
+) -> None:
+    refusal = decide(one(resources, notes), policy=replace(SEATS, dialects=dialects)).refusal
+
+    assert "asks for GPUs in several languages" in refusal
