@@ -100,6 +100,15 @@ def test_matching_is_that_of_the_regular_expression(pattern: str, product: str) 
         assert matches_model(pattern, product) is bool(want)
 
 
+@pytest.mark.parametrize("tail", ["Z", "80GB"])
+@pytest.mark.parametrize("bulk", ["*" * 4000, "*?" * 30 + "*" * 3000, "*" * 2000 + "A100" + "*" * 2000])
+def test_a_pattern_of_thousands_of_stars_is_decided(bulk: str, tail: str) -> None:
+    """One that is not bounded takes minutes, in which the webhook answers nobody: the test would not end in time."""
+    products = [f"NVIDIA A100-SXM4-{number}-80GB" for number in range(100)]
+    found = {matches_model(bulk + tail, product) for product in products}
+    assert found == {tail == "80GB" and "?" not in bulk}
+
+
 def test_the_size_of_the_card_counts_and_not_what_is_offered_of_it() -> None:
     selector = selector_of(asked({"fracgpu.io/min-gpu-memory": "24G"}))
     assert selector == GpuSelector(min_memory=22889)
