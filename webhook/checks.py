@@ -45,7 +45,7 @@ def check_names(pod: AdmittedPod) -> None:
             f'and ask by {ANNOTATION_GPU_MEMORY}, for example "4Gi"'
         )
     for key in pod.annotations:
-        if key.startswith(f"{DOMAIN}/"):
+        if key[: len(DOMAIN) + 1].lower() == f"{DOMAIN}/":  # Kubernetes takes capitals too, and nothing would read them
             _check_annotation(key)
     for _, _, container in pod.listed():
         for key in _unknown({**limits_of(container), **requests_of(container)}, _RESOURCES):
@@ -78,8 +78,9 @@ def check_finished(pod: AdmittedPod, request: PodRequest | None, *, policy: Poli
 
 
 def _check_annotation(key: str) -> None:
-    name, container = split_key(key)
-    if name not in USER_ANNOTATIONS:
+    prefix = f"{DOMAIN}/"
+    name, container = split_key(prefix + key[len(prefix) :])
+    if name not in USER_ANNOTATIONS or not key.startswith(prefix):
         raise RequestError(
             f"annotation {key[:128]!r} is not one that fracgpu knows; {_allowed(name, USER_ANNOTATIONS)}, for example "
             f'{ANNOTATION_GPU_MEMORY}: "4Gi"'

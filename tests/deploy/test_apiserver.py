@@ -358,6 +358,8 @@ def test_without_the_webhook_only_pods_that_ask_for_a_gpu_have_to_wait(api: Api)
     try:
         asking = {
             "by annotation": pod("p", {"fracgpu.io/gpu-memory": "4Gi"}),
+            "by annotation in capitals": pod("p", {"FracGPU.io/gpu-memory": "4Gi"}),
+            "more annotations than are looked through": pod("p", {f"example.com/a{n}": "" for n in range(1001)}),
             "by limit": pod("p", resources={"limits": {MEMORY: "4"}}),
             "by request": pod("p", resources={"limits": {"cpu": "1"}, "requests": {"fracgpu.io/x": "4"}}),
             "in an init container": with_init(pod("p"), {"limits": {MEMORY: "4"}}),
@@ -371,6 +373,7 @@ def test_without_the_webhook_only_pods_that_ask_for_a_gpu_have_to_wait(api: Api)
         others = {
             "nothing": pod("p"),
             "annotations of others": pod("p", {"example.com/fracgpu.io": "x"}),
+            "many of them": pod("p", {f"example.com/a{n}": "" for n in range(1000)}),
             "other resources": pod("p", resources={"limits": {"nvidia.com/gpu": "1"}}),
             "an init container": with_init(pod("p"), {}),
         }

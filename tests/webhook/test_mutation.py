@@ -244,6 +244,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("'fracgpu.io/qqq'", "fracgpu.io/policy, for example"),
     ),
     "a forged plan": (pod({"gpu-memory": "4Gi", "allocation": "{}"}), ("fracgpu.io/allocation", "only fracgpu")),
+    "an annotation with capitals in its domain": (
+        pod({"FracGPU.io/gpu-memory": "4Gi"}),
+        ("'FracGPU.io/gpu-memory'", "the nearest is fracgpu.io/gpu-memory"),
+    ),
     "an unknown annotation for a container": (
         pod({"gpu-memroy.main": "4Gi"}),
         ("'fracgpu.io/gpu-memroy.main'", "the nearest is fracgpu.io/gpu-memory"),
