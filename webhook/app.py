@@ -10,12 +10,10 @@ from typing import Final, Protocol
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from webhook.bodies import Bodies, BodyError
 from webhook.cards import Cluster
 from webhook.policy import Policy
 from webhook.reviews import ReviewError, answer_pod, answer_workload
-
-MAX_BODY_BYTES: Final = 3 * 2**20
-"""kube-apiserver takes no larger object either (its limit for request bodies)."""
 
 _JSON: Final = "application/json"
 
@@ -31,27 +29,29 @@ def create_app(
     *,
     cluster: Callable[[], Cluster] = Cluster,
     missing: Callable[[], str] = lambda: "",
+    bodies: Bodies | None = None,
 ) -> FastAPI:
     """Build the ASGI app.
 
     ``POST /mutate`` takes an AdmissionReview v1 of a pod, ``POST /validate`` one of a workload. What is none is
-    answered by 400 or 413 and a metav1.Status, whose message kube-apiserver shows to the user.
+    answered by 4xx and a metav1.Status, whose message kube-apiserver shows to the user; 503 where there is no room.
 
     Args:
         policy: what the administrator has set.
         cluster: the GPUs that there are now, as far as is known.
         missing: what keeps the webhook from its work, in words, for ``GET /readyz``; empty where nothing does.
+        bodies: reads the requests' bodies; None for the usual bounds.
     """
+    bodies = bodies or Bodies()
     app = FastAPI(title="fracgpu webhook", openapi_url=None)  # two routes, for machines: nothing to browse
 
     async def reviewed(request: Request, answer: _Answering) -> Response:
-        body = await _read_body(request)
-        if body is None:
-            return _failure(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                reason="RequestEntityTooLarge",
-                message=f"the body is larger than {MAX_BODY_BYTES} bytes",
-            )
+        try:
+            body = await bodies.read(request)
+        except BodyError as exc:
+            refused = _failure(exc.status, reason=exc.status_reason, message=str(exc))
+            refused.headers["connection"] = "close"  # what else the client sends is not read
+            return refused
         try:
             return Response(answer(body, policy=policy, cluster=cluster()), media_type=_JSON)
         except ReviewError as exc:
@@ -79,16 +79,6 @@ def create_app(
         )
 
     return app
-
-
-async def _read_body(request: Request) -> bytes | None:
-    """Read the body; None once it is too large, whatever its Content-Length says."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
 
 
 def _failure(code: HTTPStatus, *, reason: str, message: str) -> Response:

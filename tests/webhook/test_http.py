@@ -15,7 +15,8 @@ import trustme
 from fracgpu.process.serving import HttpServer
 from fracgpu.quantities import Mib
 from tests.webhook.builders import operations_of, pod, review
-from webhook.app import MAX_BODY_BYTES, create_app
+from webhook.app import create_app
+from webhook.bodies import MAX_BODY_BYTES
 from webhook.policy import Policy
 
 WIRE = Path(__file__).parents[1] / "wire"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +17,9 @@ from cryptography.x509 import Certificate
 from fracgpu.errors import InputError
 
 _PEM_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_MAX_KEPT: Final = (
+    32  # CAs beside the newest: some 20 KB; a renewal a month needs 4, and replicas know the newest within minutes
+)
 
 
 class CertificateError(InputError):
@@ -112,9 +116,17 @@ def read_bundle(pem: bytes) -> tuple[Certificate, ...]:
     for block in _PEM_CERTIFICATE.findall(pem):
         try:
             found.append(x509.load_pem_x509_certificate(block))
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             continue
     return tuple(found)
+
+
+def newest(certificates: Iterable[Certificate]) -> tuple[Certificate, ...]:
+    """The first of these CAs, which are listed with the newest first, as many as are ever needed.
+
+    Each renewal leaves one behind, and who undoes our renewals again and again must not make objects grow without end.
+    """
+    return tuple(islice(certificates, _MAX_KEPT))
 
 
 def write_bundle(certificates: Iterable[Certificate]) -> bytes:

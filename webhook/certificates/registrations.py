@@ -17,7 +17,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
 from webhook.certificates.objects import CONFIGURATION, CONFIGURATIONS, FIELD_MANAGER, Configuration, configuration_body
-from webhook.certificates.pairs import Pair, in_force, lacking, read_bundle, write_bundle
+from webhook.certificates.pairs import Pair, in_force, lacking, newest, read_bundle, write_bundle
 
 _CONFLICT: Final = 409
 
@@ -122,5 +122,6 @@ def _bundles(found: Configuration, wanted: Sequence[Certificate], *, now: dateti
     if not any(lacking(bundle, wanted) for bundle in present.values()):
         return {}
     return {
-        name: write_bundle((*wanted, *lacking(wanted, in_force(bundle, now=now)))) for name, bundle in present.items()
+        name: write_bundle((*wanted, *newest(lacking(wanted, in_force(bundle, now=now)))))
+        for name, bundle in present.items()
     }

@@ -13,7 +13,16 @@ from typing import Final
 from cryptography.x509 import Certificate
 
 from webhook.certificates.issuing import issue
-from webhook.certificates.pairs import CertificateError, Pair, in_force, lacking, read_bundle, read_pair, write_bundle
+from webhook.certificates.pairs import (
+    CertificateError,
+    Pair,
+    in_force,
+    lacking,
+    newest,
+    read_bundle,
+    read_pair,
+    write_bundle,
+)
 
 CHAIN: Final = "tls.crt"
 KEY: Final = "tls.key"
@@ -98,7 +107,7 @@ def renewed(finding: Finding, *, names: Iterable[str], trusted: Iterable[Certifi
         wanted |= finding.offer.pair.names
     pair, authority = issue(wanted, now=now)
     kept = finding.authorities + lacking(finding.authorities, trusted)
-    return Offer(pair, (authority, *in_force(kept, now=now)))
+    return Offer(pair, (authority, *newest(in_force(kept, now=now))))
 
 
 def content_of(offer: Offer) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """What is found in the Secret, when it has to be renewed, and what takes its place: pure, by an invented clock."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -104,6 +105,28 @@ def test_what_replicas_serve_with_stays_trusted_although_the_secret_lost_it(wipe
     offer = renewed(examine(left, names=NAMES, now=NOW), names=NAMES, trusted=served.authorities, now=NOW)
 
     assert offer.authorities[1:] == served.authorities
+
+
+def test_whoever_empties_the_secret_again_and_again_does_not_make_it_grow_without_end() -> None:
+    content = fresh()
+    for _ in range(40):
+        content = content_of(
+            renewed(examine({"ca.crt": content["ca.crt"]}, names=NAMES, now=NOW), names=NAMES, trusted=(), now=NOW)
+        )
+
+    assert len(read_bundle(content["ca.crt"])) == 33
+    assert examine(content, names=NAMES, now=NOW).offer is not None
+
+
+def test_a_certificate_of_a_version_that_nobody_knows_is_passed_over() -> None:
+    """The library has an error of its own for it: it must not end the process."""
+    content = fresh()
+    (leaf,) = read_bundle(content["tls.crt"])
+    broken = leaf.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + b64encode(broken) + b"\n-----END CERTIFICATE-----\n"
+
+    assert read_bundle(pem + content["ca.crt"]) == read_bundle(content["ca.crt"])
+    assert examine(content | {"tls.crt": pem}, names=NAMES, now=NOW).offer is None
 
 
 def test_each_rotation_has_a_ca_of_its_own_and_its_key_is_nowhere() -> None:
