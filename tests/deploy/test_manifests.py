@@ -17,6 +17,7 @@ from fracgpu.names import (
 )
 from tests.deploy.conftest import documents
 from tests.deploy.gpunodes import NODE
+from webhook.dialects import gpu_manager, gpushare, hami, kai, kai_gpu_fractioning
 from webhook.settings import WebhookSettings
 
 
@@ -74,6 +75,23 @@ def test_the_webhook_is_where_the_registrations_call_it() -> None:
     assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     (secret,) = documents("webhook/secret.yaml")
     assert settings.tls_secret == f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
+
+
+@pytest.mark.parametrize("kind", ["mutating", "validating"])
+def test_the_conditions_name_what_the_dialects_look_for(kind: str) -> None:
+    """What kube-apiserver does not send is created as it is, and nobody hears of it."""
+    (configuration,) = documents(f"webhook/{kind}webhookconfiguration.yaml")
+    (webhook,) = configuration["webhooks"]
+    (condition,) = webhook["matchConditions"]
+    annotations, _, resources = condition["expression"].partition("initContainers")
+
+    for annotation in (*hami.ANNOTATIONS, *kai.ANNOTATIONS):
+        assert f"'{annotation}'" in annotations
+    for resource in hami.OWN_RESOURCES:
+        assert f"'{resource}'" in resources
+    for resource in gpushare.FOREIGN | gpu_manager.FOREIGN:
+        assert any(f"key.startsWith('{resource[:end]}')" in resources for end in range(len(resource)))
+    assert kai_gpu_fractioning.PREFIX.replace(".", "[.]") in annotations
 
 
 def fields_of(value: Any, path: str = "") -> set[str]:

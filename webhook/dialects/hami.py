@@ -53,7 +53,8 @@ _MODE: Final = "nvidia.com/vgpu-mode"
 _NUMA: Final = "nvidia.com/numa-bind"
 _POLICIES: Final = ("hami.io/node-scheduler-policy", "hami.io/gpu-scheduler-policy")
 _WEIGHTS: Final = "hami.io/device-scoring-weights"
-_ANNOTATIONS: Final = (*_MODELS, *_UUIDS, _MODE, _NUMA, *_POLICIES, _WEIGHTS)
+ANNOTATIONS: Final = (*_MODELS, *_UUIDS, _MODE, _NUMA, *_POLICIES, _WEIGHTS)
+"""What tells the dialect beside ``nvidia.com/gpu``."""
 _TRUE: Final = ("1", "t", "T", "true", "TRUE", "True")  # of Go's strconv.ParseBool
 
 
@@ -61,7 +62,7 @@ def signs(pod: AdmittedPod) -> list[str]:
     """What in the pod is in this dialect; ``nvidia.com/gpu`` alone is not."""
     found = resources_named(pod, OWN_RESOURCES)
     if resources_named(pod, (GPU,)):
-        found += [key for key in _ANNOTATIONS if key in pod.annotations]
+        found += [key for key in ANNOTATIONS if key in pod.annotations]
     return found
 
 

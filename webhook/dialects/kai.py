@@ -30,6 +30,8 @@ CONTAINER: Final = "gpu-fraction-container-name"
 MEMORY_LIMIT: Final = "gpu-memory.limit"
 FRACTION_LIMIT: Final = "gpu-fraction.limit"
 _REFINEMENTS: Final = (COUNT, CONTAINER)
+ANNOTATIONS: Final = (MEMORY, FRACTION, MEMORY_LIMIT, FRACTION_LIMIT, *_REFINEMENTS)
+"""What tells the dialect."""
 _MPS: Final = "mps"
 _MODE: Final = "kai.scheduler/gpu-compute-sharing-mode"
 _PORTIONS: Final = "kai.scheduler/container."
