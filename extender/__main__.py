@@ -11,6 +11,7 @@ from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
 from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
+from extender.placement.policies import Policies
 from extender.reconciler import Reconciler
 from extender.settings import ExtenderSettings
 from extender.verbs import Extender
@@ -45,7 +46,7 @@ async def _serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
             client = connect(url)
         except ValueError as exc:
             raise SettingError(f"--redis-url (environment: FRACGPU_REDIS_URL) {exc}") from exc
-        index = Index(unit=Mib(settings.memory_unit_mib))
+        index = Index(unit=Mib(settings.memory_unit_mib), policies=Policies(settings.policy))
         metrics = Metrics()
         ledger = Ledger(client, reader=index)
         stack.push_async_callback(ledger.close)

@@ -181,7 +181,9 @@ class Binder:
     def _claim(self, pod: Pod, node: NodeName) -> Claim:
         request = _request_of(pod)
         view = self._view(pod, node)
-        plan = self._held_plan(pod, request, view) or (choose(view, request) if view is not None else None)
+        plan = self._held_plan(pod, request, view)
+        if plan is None and view is not None:
+            plan = choose(view, request, order=self._index.policies.of(request).order(view, request))
         refusal = self._index.surveys.of(request).refusal_of(view)
         if plan is None or refusal is not None:
             raise NoRoomError(f"{node} {refusal.reason if refusal else 'has no room'}")

@@ -13,7 +13,7 @@ from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState
 from extender.placement.explaining import Explanation, explain
 from extender.placement.fitting import choose, fits
-from extender.placement.ranks import MAX_SCORE
+from extender.placement.policy import MAX_SCORE
 from extender.surveys import UNKNOWN_NODE
 from extender.wire import HostPriority
 from fracgpu.errors import ConflictError, RequestError
@@ -120,7 +120,9 @@ def hold_for(index: Index, pod: Pod, node: NodeName) -> Claim | None:
     if request is None or (entry is not None and entry.claim.state is not ClaimState.HELD):
         return None
     view = index.views_for(pod.uid, priority=pod.priority).get(node) or index.view(node)
-    plan = choose(view, request) if view is not None and view.unit == index.unit else None
+    if view is None or view.unit != index.unit:
+        return None
+    plan = choose(view, request, order=index.policies.of(request).order(view, request))
     if plan is None:
         return None
     return Claim(pod.uid, pod.metadata.namespace, pod.metadata.name, node, ClaimState.HELD, plan)

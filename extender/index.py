@@ -5,6 +5,7 @@ end from the pods. Requests read `NodeView`s, which are made anew only for nodes
 happens here.
 """
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ from types import MappingProxyType
 
 from extender.ledger.claims import Claim, ClaimState, Entry
 from extender.placement.fitting import choose
-from extender.placement.views import GpuView, NodeView
-from extender.surveys import Surveys
+from extender.placement.policies import Policies
+from extender.placement.views import GpuView, HostRoom, NodeView
+from extender.surveys import KEPT_KINDS, Surveys
+from fracgpu.errors import RequestError
 from fracgpu.gpunodes import GpuNode
+from fracgpu.hosts import NOTHING, HostAmount
 from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.plans import Share, sum_shares
+from fracgpu.pods import Pod
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, Mib
-from fracgpu.requests import PodRequest
+from fracgpu.requests import PodRequest, request_of
 
 Amount = tuple[int, int]
 """Of a node as a whole: units, seats."""
@@ -48,10 +53,13 @@ class Index:
         entries: pod UID -> its claim, holds among them.
         passing: node name -> pods whose claims there will soon be settled or gone: holds, unfinished binds, ending
             pods; only nodes that have some.
+        policies: by which pods choose among the places that fit.
         surveys: what the nodes, as `view` shows them, say to a request.
     """
 
-    def __init__(self, *, unit: Mib = DEFAULT_MEMORY_UNIT) -> None:
+    def __init__(
+        self, *, unit: Mib = DEFAULT_MEMORY_UNIT, policies: Policies | None = None, kinds: int = KEPT_KINDS
+    ) -> None:
         self.unit = unit
         self._nodes: dict[NodeName, GpuNode] = {}  # node name -> its GPUNode
         self._entries: dict[PodUid, Entry] = {}  # pod UID -> its claim
@@ -61,12 +69,19 @@ class Index:
         self._granted: dict[NodeName, Mapping[PodUid, Claim]] = {}  # node name -> what its GPUNode says is granted
         self._left: dict[NodeName, Amount] = {}  # node name -> see `is_behind`; missing where something changed
         self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
+        self._host_sizes: dict[NodeName, HostAmount] = {}  # node name -> CPU and memory for pods
+        self._loads: dict[
+            PodUid, tuple[NodeName, HostAmount]
+        ] = {}  # pod UID -> its node, perhaps none yet, and what it takes
+        self._loaded: dict[NodeName, HostAmount] = {}  # node name -> CPU and memory of the pods there
         self._nominated: dict[PodUid, Nomination] = {}  # pod UID -> where others were evicted for it
         self._nominated_on: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods nominated for it
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
         self.entries: Mapping[PodUid, Entry] = MappingProxyType(self._entries)
         self.passing: Mapping[NodeName, Set[PodUid]] = MappingProxyType(self._passing)
-        self.surveys = Surveys(view=self.view, unit=unit)
+        self.policies = policies or Policies()
+        self.policies.fills.cluster = self.views
+        self.surveys = Surveys(view=self.view, unit=unit, policies=self.policies, kept=kinds)
 
     def view(self, name: NodeName) -> NodeView | None:
         """The node as it is now; None for a node without a GPUNode."""
@@ -161,6 +176,46 @@ class Index:
         self._nodes.pop(name, None)
         self._granted.pop(name, None)
         self._changed(name)
+
+    def see(self, pod: Pod) -> None:
+        """A pod that asks for GPUs has arrived: what it asks belongs to the mix by which places are compared."""
+        with contextlib.suppress(RequestError):
+            request = request_of(pod)
+            if request is not None:
+                self.policies.fills.mix.see(request)
+
+    def put_host(self, name: NodeName, size: HostAmount | None) -> None:
+        """Say how much CPU and memory a node has for pods; None where it is gone."""
+        if size is None:
+            self._host_sizes.pop(name, None)
+        elif self._host_sizes.get(name) == size:
+            return
+        else:
+            self._host_sizes[name] = size
+        self._changed(name)
+
+    def put_load(self, uid: PodUid, node: NodeName, amount: HostAmount) -> None:
+        """Say how much CPU and memory a pod takes, with a GPU or without; `node` is empty until it is on one."""
+        before = self._loads.get(uid)
+        if before == (node, amount):
+            return
+        if before is not None:
+            self._take_load(uid)
+        self._loads[uid] = node, amount
+        self._loaded[node] = self._loaded.get(node, NOTHING).plus(amount)
+        entry = self._entries.get(uid)
+        if before != (NodeName(""), amount) or entry is None or entry.claim.node != node:
+            self._changed(node)  # else it counts there already, by its claim
+
+    def remove_load(self, uid: PodUid) -> None:
+        """A pod takes no CPU and memory any more."""
+        if uid in self._loads:
+            self._take_load(uid)
+
+    def _take_load(self, uid: PodUid) -> None:
+        node, amount = self._loads.pop(uid)
+        self._loaded[node] = self._loaded[node].minus(amount)
+        self._changed(node)
 
     def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
         """Forget all claims; these are the claims."""
@@ -272,7 +327,24 @@ class Index:
             for claim in claims:
                 for share in (share for shares in claim.plan.containers.values() for share in shares if share.seats):
                     by_seats[share.gpu] += share.units
-        return NodeView.of(node.node, unit=node.spec.memory_unit, gpus=_gpu_views(node, taken, by_seats))
+        return NodeView.of(
+            node.node,
+            unit=node.spec.memory_unit,
+            gpus=_gpu_views(node, taken, by_seats),
+            host=self._host(node.node, claims),
+        )
+
+    def _host(self, name: NodeName, claims: Iterable[Claim]) -> HostRoom | None:
+        """What is left of a node's CPU and memory, after the pods there and those on their way to it."""
+        size = self._host_sizes.get(name)
+        if size is None:
+            return None
+        free = size.minus(self._loaded.get(name, NOTHING))
+        for claim in claims:
+            node, amount = self._loads.get(claim.uid, (name, NOTHING))
+            if not node:
+                free = free.minus(amount)
+        return HostRoom(size, free)
 
 
 def _discard(sets: defaultdict[NodeName, set[PodUid]], name: NodeName, uid: PodUid) -> None:

@@ -17,9 +17,11 @@ from extender.reconciling import Facts, judge
 from extender.sharingpolicies import slim
 from fracgpu.errors import InputError, PlanError, RequestError
 from fracgpu.gpunodes import GpuNode
+from fracgpu.hosts import NOTHING, HostAmount, host_request_of
 from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
+from fracgpu.nodes import Node, NodeStatus
 from fracgpu.plans import Plan, check_shares, decode_plan
-from fracgpu.pods import Container, ContainerStatus, Pod, PodSpec, PodStatus, Quantity, Resources
+from fracgpu.pods import Container, ContainerStatus, ObjectMeta, Pod, PodSpec, PodStatus, Quantity, Resources
 from fracgpu.quantities import Mib, parse_count
 from fracgpu.requests import gpu_resource_names, request_of
 
@@ -28,9 +30,9 @@ _logger = logging.getLogger(__name__)
 
 
 def reduced(pod: Pod) -> Pod | None:
-    """What is kept of a pod; None for one that is none of fracgpu's business."""
+    """What is kept of a pod: of one without a GPU what it takes of its node; None for one that takes nothing."""
     if not asks_gpu(pod):
-        return None
+        return _bystander(pod)
     meta, spec, status = pod.metadata, pod.spec, pod.status or PodStatus()
     return Pod(
         msgspec.structs.replace(
@@ -45,6 +47,8 @@ def reduced(pod: Pod) -> Pod | None:
             priority=spec.priority,
             containers=tuple(map(_reduced_container, pod.containers)),
             init_containers=tuple(map(_reduced_container, pod.init_containers)),
+            resources=spec.resources,
+            overhead=spec.overhead,
         ),
         PodStatus(
             sys.intern(status.phase),
@@ -68,6 +72,19 @@ def reduced_node(node: GpuNode) -> GpuNode:
         spec=msgspec.structs.replace(node.spec, gpus=gpus),
         status=msgspec.structs.replace(node.status, isolation=None, sharing=slim(node.status.sharing)),
     )
+
+
+def reduced_host(node: Node) -> Node:
+    """What is kept of a Node: how much CPU and memory pods may have there."""
+    found = node.status.allocatable if node.status else None
+    kept = {name: amount for name, amount in found.items() if name in ("cpu", "memory")} if found else None
+    meta = ObjectMeta(name=node.metadata.name, uid=node.metadata.uid, resource_version=node.metadata.resource_version)
+    return Node(meta, NodeStatus(allocatable=kept))
+
+
+def load_of(pod: Pod) -> HostAmount:
+    """The CPU and memory for which kube-scheduler counts a pod; nothing once its phase says that it has ended."""
+    return NOTHING if pod.is_terminal else host_request_of(pod)
 
 
 def bound_claim(pod: Pod) -> Claim | None:
@@ -180,9 +197,28 @@ def rebuilt_claims(pods: Iterable[Pod], nodes: Iterable[GpuNode]) -> list[Claim]
     return [repair.after for repair in repairs if repair is not None and repair.after is not None]
 
 
+def _bystander(pod: Pod) -> Pod | None:
+    """A pod without a GPU, with nothing but its node and what it takes there."""
+    if not pod.spec.node_name or pod.is_terminal:
+        return None
+    asked = host_request_of(pod)
+    if asked == NOTHING:
+        return None
+    meta = ObjectMeta(uid=pod.uid, resource_version=pod.metadata.resource_version)
+    return Pod(meta, PodSpec(NodeName(sys.intern(pod.spec.node_name)), containers=_taking(asked)))
+
+
+@lru_cache(maxsize=4096)
+def _taking(asked: HostAmount) -> tuple[Container, ...]:
+    return (Container("", Resources(requests={"cpu": f"{asked.cpu_milli}m", "memory": f"{asked.memory_mib}Mi"})),)
+
+
 def _reduced_container(container: Container) -> Container:
     limits = ((name, amount) for name in _RESOURCES if (amount := container.limit(name)))
-    return _container(container.name, container.restart_policy, tuple(limits))
+    found = container.resources
+    asked = {**(found.limits or {}), **(found.requests or {})} if found else {}
+    requests = ((name, asked[name]) for name in ("cpu", "memory") if name in asked)
+    return _container(container.name, container.restart_policy, tuple(limits), tuple(requests))
 
 
 @lru_cache(maxsize=256)
@@ -192,8 +228,14 @@ def _one(memory: Mib) -> Mib:
 
 
 @lru_cache(maxsize=4096)  # the pods of one workload have the same containers: they are kept once
-def _container(name: str, restart_policy: str | None, limits: tuple[tuple[str, Quantity], ...]) -> Container:
-    return Container(name, Resources(limits=dict(limits)) if limits else None, restart_policy)
+def _container(
+    name: str,
+    restart_policy: str | None,
+    limits: tuple[tuple[str, Quantity], ...],
+    requests: tuple[tuple[str, Quantity], ...],
+) -> Container:
+    resources = Resources(dict(limits) or None, dict(requests) or None) if limits or requests else None
+    return Container(name, resources, restart_policy)
 
 
 def _is_running(status: ContainerStatus) -> bool:

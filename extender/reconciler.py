@@ -16,12 +16,15 @@ from extender.ledger.claims import Claim, ClaimState, Entry
 from extender.ledger.ledger import AlreadyClaimedError, Ledger, LedgerLostError
 from extender.metrics import Metrics
 from extender.observing import (
+    asks_gpu,
     bound_claim,
     granted_claims,
     has_ended,
+    load_of,
     nomination_of,
     rebuilt_claims,
     reduced,
+    reduced_host,
     reduced_node,
 )
 from extender.policyreporter import PolicyReporter
@@ -29,11 +32,13 @@ from extender.reconciling import Drift, Facts, Repair, judge
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.errors import InputError, UnavailableError
 from fracgpu.gpunodes import GpuNode
+from fracgpu.hosts import NOTHING, amount_of
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
-from fracgpu.kube.resources import GPUNODES, PODDISRUPTIONBUDGETS, PODS
+from fracgpu.kube.resources import GPUNODES, NODES, PODDISRUPTIONBUDGETS, PODS
 from fracgpu.names import GpuUuid, NodeName, PodUid
+from fracgpu.nodes import Node
 from fracgpu.pods import Pod
 
 _TICK_SECONDS: Final = 0.5  # deadlines are looked at that often
@@ -61,6 +66,8 @@ class Reconciler:
         self._claim_lifetime = claim_lifetime_seconds(binding_timeout_seconds)
         self._pods = Reflector(kube, PODS, on_change=self._on_pod, keep=reduced)
         self._nodes = Reflector(kube, GPUNODES, on_change=self._on_node, keep=reduced_node)
+        self._hosts = Reflector(kube, NODES, on_change=self._on_host, keep=reduced_host)
+        self._gpu_pods: dict[str, Pod] = {}  # UID -> pod that asks for GPUs
         self._budgets = Reflector(kube, PODDISRUPTIONBUDGETS, on_change=lambda _: None)
         self._policies = PolicyReporter(kube=kube, nodes=index.nodes, nodes_known=self._nodes.synced)
         self._planned: dict[PodUid, Claim] = {}  # pod UID -> what its Binding wrote, while the pod exists
@@ -75,19 +82,19 @@ class Reconciler:
             index=index,
             ledger=ledger,
             kube=kube,
-            find_pod=self._pods.objects.get,
+            find_pod=self._gpu_pods.get,
             binding_timeout_seconds=binding_timeout_seconds,
         )
 
     @property
     def pods(self) -> Iterable[Pod]:
         """The pods of the cluster that ask for GPUs."""
-        return self._pods.objects.values()
+        return self._gpu_pods.values()
 
     @property
     def pods_by_uid(self) -> Mapping[str, Pod]:
         """The same by UID."""
-        return self._pods.objects
+        return self._gpu_pods
 
     @property
     def budgets(self) -> Iterable[PodDisruptionBudget]:
@@ -110,6 +117,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pods.run(), name="follow-pods")
             tasks.create_task(self._nodes.run(), name="follow-gpunodes")
+            tasks.create_task(self._hosts.run(), name="follow-nodes")
             tasks.create_task(self._budgets.run(), name="follow-budgets")
             tasks.create_task(self._policies.run(), name="follow-policies")
             tasks.create_task(self._reconcile(), name="reconcile")
@@ -172,7 +180,7 @@ class Reconciler:
         repair = judge(self._facts(uid))
         if repair is not None:
             await self._carry_out(uid, repair)
-        if uid not in self._index.entries and uid not in self._granted and uid not in self._pods.objects:
+        if uid not in self._index.entries and uid not in self._granted and uid not in self._gpu_pods:
             self._ended_at.pop(uid, None)
             self._index.set_ending(uid, ending=False)
 
@@ -219,7 +227,7 @@ class Reconciler:
 
     def _facts(self, uid: PodUid) -> Facts:
         entry = self._index.entries.get(uid)
-        pod = self._pods.objects.get(uid)
+        pod = self._gpu_pods.get(uid)
         planned, granted = self._planned.get(uid), self._granted.get(uid)
         claim = entry.claim if entry else planned or granted
         return Facts(
@@ -239,7 +247,7 @@ class Reconciler:
         """Whether the ledger has a bound claim of a pod that the watch does not show, and nobody has asked about it."""
         entry = self._index.entries.get(uid)
         is_bound = entry is not None and entry.claim.state is ClaimState.BOUND
-        return is_bound and uid not in self._pods.objects and uid not in self._ended_at
+        return is_bound and uid not in self._gpu_pods and uid not in self._ended_at
 
     async def _look_for_missing(self, uids: Sequence[PodUid]) -> None:
         """Find out whether these pods have ended, before we came say, or are too new to be seen."""
@@ -286,7 +294,18 @@ class Reconciler:
 
     def _on_pod(self, change: Change[Pod]) -> None:
         pod = change.object
-        is_there = change.kind is not ChangeKind.DELETED
+        load = NOTHING if change.kind is ChangeKind.DELETED else load_of(pod)
+        if load == NOTHING:
+            self._index.remove_load(pod.uid)
+        else:
+            self._index.put_load(pod.uid, pod.spec.node_name, load)
+        is_there = change.kind is not ChangeKind.DELETED and asks_gpu(pod)
+        if is_there:
+            if pod.uid not in self._gpu_pods:
+                self._index.see(pod)
+            self._gpu_pods[pod.uid] = pod
+        elif self._gpu_pods.pop(pod.uid, None) is None:
+            return
         planned = bound_claim(pod) if is_there else None
         if planned is None:
             self._planned.pop(pod.uid, None)
@@ -301,6 +320,12 @@ class Reconciler:
         self._index.set_nominated(pod.uid, nomination_of(pod) if is_there else None)
         self._touch([pod.uid])
 
+    def _on_host(self, change: Change[Node]) -> None:
+        node = change.object
+        is_there = change.kind is not ChangeKind.DELETED and node.status is not None and node.status.allocatable
+        size = amount_of(node.status.allocatable) if is_there and node.status else None
+        self._index.put_host(NodeName(node.metadata.name), size)
+
     def _on_node(self, change: Change[GpuNode]) -> None:
         node = change.object
         before = self._granted_on.pop(node.node, ())
@@ -311,7 +336,7 @@ class Reconciler:
         if change.kind is ChangeKind.DELETED:
             self._index.remove_node(node.node)
         else:
-            claims = {claim.uid: self._shared(claim) for claim in granted_claims(node, pods=self._pods.objects)}
+            claims = {claim.uid: self._shared(claim) for claim in granted_claims(node, pods=self._gpu_pods)}
             self._index.put_node(node, granted=claims)
             self._granted.update(claims)
             self._granted_on[node.node] = tuple(claims)

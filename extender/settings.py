@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from extender.placement.policies import DEFAULT_POLICY
+from fracgpu.annotations import PlacementPolicy
 from fracgpu.process.settings import ServiceSettings
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, MAX_MEMORY_UNIT
 
@@ -36,6 +38,10 @@ class ExtenderSettings(ServiceSettings):
     hold_seconds: float = Field(5.0, ge=0, le=60)
     """For how long the best node's GPUs are held for a pod between prioritize and bind, so that the next pod is not
     sent to the same last slice; 0 holds nothing."""
+
+    policy: PlacementPolicy = DEFAULT_POLICY
+    """How pods that name no policy choose among the places that fit: fragmentation where they spoil the least of what
+    others will ask for, binpack the fullest GPU, spread the emptiest."""
 
     memory_unit_mib: int = Field(DEFAULT_MEMORY_UNIT, ge=1, le=MAX_MEMORY_UNIT)
     """The unit in which GPU memory is counted, in MiB; the same for webhook, extender and every device plugin. A node

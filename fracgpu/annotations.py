@@ -28,11 +28,10 @@ MIN_MEMORY_BYTES: Final = MIB_BYTES
 MAX_MEMORY_BYTES: Final = 2**44
 """16 TiB, more than any GPU has; keeps 64 GPUs of it, counted in the smallest unit, within the kubelet's int32."""
 
-PlacementPolicy = Literal["binpack", "spread"]
-"""How a pod chooses among the places that fit: the fullest GPU and node, or the emptiest."""
-PLACEMENT_POLICIES: Final[tuple[PlacementPolicy, ...]] = ("binpack", "spread")
-DEFAULT_POLICY: Final[PlacementPolicy] = "binpack"
-"""For pods that name none."""
+PlacementPolicy = Literal["binpack", "spread", "fragmentation"]
+"""How a pod chooses among the places that fit: the fullest GPU and node, the emptiest, or where it spoils the least of
+what others will ask for."""
+PLACEMENT_POLICIES: Final[tuple[PlacementPolicy, ...]] = ("binpack", "spread", "fragmentation")
 
 _PREFIX: Final = f"{DOMAIN}/"
 _MEANINGS: Final = {

@@ -69,6 +69,8 @@ class PodSpec(_K8s, frozen=True):
     priority: int | None = None
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
+    resources: Resources | None = None
+    overhead: dict[str, Quantity] | None = None
 
 
 class ContainerState(_K8s, frozen=True):

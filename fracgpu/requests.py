@@ -10,6 +10,7 @@ from typing import Final
 
 from fracgpu.annotations import Asked, PlacementPolicy, PodAnnotations, parse_fraction, parse_gpu_count, parse_policy
 from fracgpu.errors import QuantityError, RequestError
+from fracgpu.hosts import NOTHING, HostAmount, host_request_of
 from fracgpu.names import (
     ANNOTATION_GPU_COUNT,
     ANNOTATION_GPU_FRACTION,
@@ -58,10 +59,12 @@ class PodRequest:
     Attributes:
         containers: at least one; all of units, or all of seats.
         policy: how it chooses among the places that fit; None leaves that to the cluster.
+        host: the CPU and memory that the pod takes of its node.
     """
 
     containers: tuple[ContainerRequest, ...]
     policy: PlacementPolicy | None = None
+    host: HostAmount = NOTHING
 
 
 def gpu_resource_names(container: Container) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ def request_of(pod: Pod) -> PodRequest | None:
             for container, name in holders
         ),
         None if policy is None else parse_policy(policy),
+        host_request_of(pod),
     )
 
 

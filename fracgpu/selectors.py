@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -54,6 +54,15 @@ class GpuSelector:
             and (not self.models or any(matches_model(pattern, product) for pattern in self.models))
             and not any(matches_model(pattern, product) for pattern in self.not_models)
         )
+
+    @property
+    def names_gpus(self) -> bool:
+        """Whether it tells GPUs of the same model apart."""
+        return bool(self.uuids or self.not_uuids)
+
+    def accepts_model(self, product: str, memory: Mib) -> bool:
+        """Whether a GPU of this product and size could be acceptable, whichever it is."""
+        return replace(self, uuids=(), not_uuids=()).accepts(uuid=GpuUuid(""), product=product, memory=memory)
 
     def __str__(self) -> str:
         parts = (

@@ -1,11 +1,11 @@
 """Which GPUs the cluster has, and the sentence about a pod that none of them could hold even when empty. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from fracgpu.gpunodes import GpuNode
-from fracgpu.names import ANNOTATION_GPU_FRACTION, ANNOTATION_GPU_MEMORY, RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
+from fracgpu.names import ANNOTATION_GPU_FRACTION, ANNOTATION_GPU_MEMORY, RESOURCE_MEMORY, RESOURCE_REPLICA
 from fracgpu.quantities import Mib, format_mib
 from fracgpu.requests import ContainerRequest, PodRequest
 
@@ -62,10 +62,7 @@ def _why(container: ContainerRequest, cluster: Cluster, unit: Mib) -> str:
     if selector is not None:
         if selector.uuids:
             return ""
-        selector = replace(selector, not_uuids=())
-        cards = frozenset(
-            card for card in cards if selector.accepts(uuid=GpuUuid(""), product=card.product, memory=card.memory)
-        )
+        cards = frozenset(card for card in cards if selector.accepts_model(card.product, card.memory))
     subject = f"container {container.container!r} asks for"
     if not cards:
         products = ", ".join(sorted({f"{card.product} ({format_mib(card.memory)})" for card in cluster.cards}))

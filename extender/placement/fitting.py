@@ -1,19 +1,21 @@
 """Whether a pod fits on a node, and on which GPUs: one GPU's share is never split over two.
 
-Containers are placed one after the other, the largest demand first, each on the GPUs with room that the pod's policy
-takes first: the fullest (best fit), or the emptiest. Where that leaves a later container without a place, the next
-choices are tried, so that a pod that fits is found to fit. Between nodes the policies choose, each in a module.
+Containers are placed one after the other, the largest demand first, each on the GPUs with room that come first in an
+order: usually the fullest (best fit); the policies have their own. Where that leaves a later container without a place,
+the next choices are tried, so that a pod that fits is found to fit. Between nodes the policies choose.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from extender.placement import numa
 from extender.placement.views import GpuView, NodeView
-from fracgpu.annotations import DEFAULT_POLICY, PlacementPolicy
 from fracgpu.names import GpuUuid
 from fracgpu.plans import Plan, Share
 from fracgpu.requests import ContainerRequest, PodRequest
+
+Order = Callable[[Collection[GpuView], ContainerRequest], list[GpuView]]
+"""Of a node's GPUs, with what is free of them by now, those with room for a container, the preferred ones first."""
 
 _MAX_TRIES: Final = 500
 """Bounds the search over a pod of many containers on a node of many GPUs: some milliseconds. The best comes first, so
@@ -37,13 +39,24 @@ def fits(view: NodeView, request: PodRequest) -> bool:
     return False
 
 
-def choose(view: NodeView, request: PodRequest) -> Plan | None:
+def fullest_first(gpus: Iterable[GpuView], request: ContainerRequest) -> list[GpuView]:
+    """The GPUs that have room for one GPU of the request, those first of which the least is left over."""
+    return sorted((gpu for gpu in gpus if gpu.has_room_for(request)), key=lambda gpu: _left_over(gpu, request))
+
+
+def emptiest_first(gpus: Iterable[GpuView], request: ContainerRequest) -> list[GpuView]:
+    """The same GPUs, those first of which the most is left over."""
+    roomy = (gpu for gpu in gpus if gpu.has_room_for(request))
+    return sorted(roomy, key=lambda gpu: _left_over(gpu, request), reverse=True)
+
+
+def choose(view: NodeView, request: PodRequest, *, order: Order = fullest_first) -> Plan | None:
     """Choose the GPUs of every container; None where the pod does not fit."""
     gpus = {gpu.uuid: gpu for gpu in view.fullest_first}
     containers = list(request.containers)
     if not view.is_split:  # else the order in which the kubelet admits them decides what it offers to each
         containers.sort(key=_demand, reverse=True)
-    search = _Search(request.policy, is_split=view.is_split)
+    search = _Search(order, is_split=view.is_split)
     found = search.place(gpus, containers)
     if found is None:
         return None
@@ -92,24 +105,15 @@ def is_plain(request: ContainerRequest) -> bool:
     return not request.seats and request.selector is None
 
 
-def with_room(gpus: Iterable[GpuView], request: ContainerRequest, *, policy: PlacementPolicy | None) -> list[GpuView]:
-    """The GPUs that have room for one GPU of the request, those first of which the least is left over.
-
-    To spread, those first of which the most is left over.
-    """
-    roomy = [gpu for gpu in gpus if gpu.has_room_for(request)]
-    roomy.sort(
-        key=lambda gpu: (gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats),
-        reverse=(policy or DEFAULT_POLICY) == "spread",
-    )
-    return roomy
+def _left_over(gpu: GpuView, request: ContainerRequest) -> tuple[int, int, int]:
+    return gpu.free_units - gpu.units_for(request), gpu.free_units, gpu.free_seats
 
 
 class _Search:
     """The search for the places of a pod's containers on one node."""
 
-    def __init__(self, policy: PlacementPolicy | None, *, is_split: bool) -> None:
-        self._policy = policy
+    def __init__(self, order: Order, *, is_split: bool) -> None:
+        self._order = order
         self._is_split = is_split
         self._tries_left = _MAX_TRIES
 
@@ -134,12 +138,12 @@ class _Search:
         return None
 
     def _choices(
-        self, gpus: Iterable[GpuView], request: ContainerRequest, rest: list[ContainerRequest]
+        self, gpus: Collection[GpuView], request: ContainerRequest, rest: list[ContainerRequest]
     ) -> Iterator[tuple[GpuView, ...]]:
         """The sets of GPUs that have room, the best first; of sets that differ in nothing that matters only one."""
         choosy = [container for container in rest if container.selector is not None]
         alike: dict[object, list[GpuView]] = {}  # all that matters of a GPU -> the GPUs with just that
-        for gpu in with_room(gpus, request, policy=self._policy):
+        for gpu in self._order(gpus, request):
             traits = (gpu.units, gpu.replicas, gpu.free_units, gpu.free_seats, gpu.numa_node, gpu.seat_units)
             alike.setdefault((traits, *map(gpu.is_acceptable, choosy)), []).append(gpu)
         return _taken_from(list(alike.values()), request.gpus)

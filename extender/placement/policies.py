@@ -1,32 +1,43 @@
 """Which policy a pod is placed by.
 
-A policy is a module of its own with `rank` and `score`. What a node is worth to a request depends on that node alone,
-so that it can be kept until the node changes. Which of a node's GPUs it takes first is decided in `fitting`, because
-that decides whether several containers fit.
+A policy is a module of its own on one interface. What a node is worth to a request depends on that node alone (and on
+the mix of requests, which changes seldom), so that it can be kept until the node changes.
 """
 
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
-from extender.placement import binpack, spread
-from extender.placement.ranks import Rank
-from extender.placement.views import NodeView
-from fracgpu.annotations import DEFAULT_POLICY, PlacementPolicy
+from extender.placement.binpack import Binpack
+from extender.placement.filling import Fills
+from extender.placement.fragmentation import Fragmentation
+from extender.placement.policy import Policy
+from extender.placement.spread import Spread
+from fracgpu.annotations import PlacementPolicy
 from fracgpu.requests import PodRequest
 
-
-class Policy(Protocol):
-    """How nodes are compared."""
-
-    def rank(self, view: NodeView, request: PodRequest) -> Rank | None:
-        """The node's place among the candidates; None where the pod does not fit."""
-
-    def score(self, rank: Rank, view: NodeView, request: PodRequest) -> int:
-        """What kube-scheduler is told of a node that is not the best: 1 to 9."""
+DEFAULT_POLICY: Final[PlacementPolicy] = "fragmentation"
+"""For pods that name none, where the administrator sets no other; docs/placement.md says why."""
 
 
-_POLICIES: Final[dict[PlacementPolicy, Policy]] = {"binpack": binpack, "spread": spread}
+class Policies:
+    """The policies of a cluster.
 
+    Args:
+        default: for pods that name none.
 
-def policy_of(request: PodRequest) -> Policy:
-    """The one that the pod names, or the default."""
-    return _POLICIES[request.policy or DEFAULT_POLICY]
+    Attributes:
+        fills: what `fragmentation` knows of the requests seen; whoever sees requests tells it.
+    """
+
+    def __init__(self, default: PlacementPolicy = DEFAULT_POLICY) -> None:
+        self.fills = Fills()
+        self._default = default
+        self._by_name: Mapping[PlacementPolicy, Policy] = {
+            "binpack": Binpack(),
+            "spread": Spread(),
+            "fragmentation": Fragmentation(self.fills),
+        }
+
+    def of(self, request: PodRequest) -> Policy:
+        """The one that the pod names, or the default."""
+        return self._by_name[request.policy or self._default]

@@ -6,14 +6,22 @@ end. Free amounts are below zero on an overdrawn GPU: what the kubelet gave away
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
+from fracgpu.hosts import HostAmount
 from fracgpu.names import GpuUuid, NodeName
 from fracgpu.plans import Share
 from fracgpu.quantities import Mib, seat_units
 from fracgpu.requests import ContainerRequest
 
 _UNKNOWN_MEMORY: Final = Mib(0)
+
+
+class HostRoom(NamedTuple):
+    """CPU and memory of a node: what pods may have in all, and what is left; below 0 where pods ask for more."""
+
+    size: HostAmount
+    free: HostAmount
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class NodeView:
         sizes: units of all GPUs when empty, largest first.
         free_units: free units of all usable GPUs together.
         is_split: whether the kubelet chooses between NUMA nodes before it asks the plugin: see `numa`.
+        host: its CPU and memory; None where they are not known.
     """
 
     name: NodeName
@@ -126,9 +135,10 @@ class NodeView:
     sizes: tuple[int, ...]
     free_units: int
     is_split: bool = False
+    host: HostRoom | None = None
 
     @classmethod
-    def of(cls, name: NodeName, *, unit: Mib, gpus: Iterable[GpuView]) -> "NodeView":
+    def of(cls, name: NodeName, *, unit: Mib, gpus: Iterable[GpuView], host: HostRoom | None = None) -> "NodeView":
         """Build a view, with what is derived from its GPUs."""
         gpus = tuple(gpus)
         fullest_first = sorted((gpu for gpu in gpus if gpu.usable), key=lambda gpu: (gpu.free_units, gpu.free_seats))
@@ -142,6 +152,7 @@ class NodeView:
             sizes=tuple(sorted((gpu.units for gpu in gpus), reverse=True)),
             free_units=sum(pieces),
             is_split=len({gpu.numa_node for gpu in gpus}) > 1,
+            host=host,
         )
 
     def without(self, taken: Iterable[Share]) -> "NodeView":
@@ -150,8 +161,8 @@ class NodeView:
         for share in taken:
             if (gpu := gpus.get(share.gpu)) is not None:
                 gpus[share.gpu] = gpu.without(share)
-        return NodeView.of(self.name, unit=self.unit, gpus=gpus.values())
+        return NodeView.of(self.name, unit=self.unit, gpus=gpus.values(), host=self.host)
 
     def anywhere(self) -> "NodeView":
         """The node if the kubelet had not been told the NUMA nodes of its GPUs."""
-        return NodeView.of(self.name, unit=self.unit, gpus=(gpu.anywhere() for gpu in self.gpus))
+        return NodeView.of(self.name, unit=self.unit, gpus=(gpu.anywhere() for gpu in self.gpus), host=self.host)

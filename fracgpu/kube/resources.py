@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.gpunodes import GpuNode
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_PLURAL, SHARINGPOLICY_PLURAL
+from fracgpu.nodes import Node
 from fracgpu.pods import ObjectMeta, Pod
 from fracgpu.sharing import SharingPolicy
 
@@ -67,6 +68,7 @@ class Resource(Generic[T]):
         return f"{self.api_path}/{scope}{self.plural}/{quote(name, safe='')}{tail}"
 
 
+NODES: Final = Resource("/api/v1", "nodes", namespaced=False, type=Node)
 PODS: Final = Resource("/api/v1", "pods", namespaced=True, type=Pod)
 GPUNODES: Final = Resource(f"/apis/{GPUNODE_API_VERSION}", GPUNODE_PLURAL, namespaced=False, type=GpuNode)
 SHARINGPOLICIES: Final = Resource(

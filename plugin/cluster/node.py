@@ -6,36 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from msgspec import Struct
-
 from fracgpu.errors import SettingError
 from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, Reflector
-from fracgpu.kube.resources import Resource
+from fracgpu.kube.resources import NODES
 from fracgpu.names import NodeName
-from fracgpu.pods import ObjectMeta, Quantity
+from fracgpu.nodes import Node
 
 _NVIDIA_DEVICES: Final = ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-")
 
 _logger = logging.getLogger(__name__)
-
-
-class NodeStatus(Struct, frozen=True):
-    """core/v1 NodeStatus: what can be asked of the node."""
-
-    capacity: dict[str, Quantity] | None = None
-
-
-class Node(Struct, frozen=True):
-    """core/v1 Node: who it is, and what it offers."""
-
-    metadata: ObjectMeta = ObjectMeta()
-    status: NodeStatus | None = None
-
-
-NODES: Final = Resource("/api/v1", "nodes", namespaced=False, type=Node)
 
 
 class NodeWatch:

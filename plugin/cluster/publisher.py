@@ -26,9 +26,8 @@ from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
-from fracgpu.kube.resources import GPUNODES
+from fracgpu.kube.resources import GPUNODES, NODES
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
-from plugin.cluster.node import NODES
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"
 _NOT_FOUND: Final = 404

@@ -141,6 +141,8 @@ ALLOWED: dict[User, set[str]] = {
         "get pods",
         "list pods",
         "watch pods",
+        "list nodes",
+        "watch nodes",
         "create pods/binding",
         "get gpunodes",
         "list gpunodes",

@@ -16,6 +16,7 @@ from extender.index import Index
 from extender.ledger.connecting import connect
 from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
+from extender.placement.policies import Policies
 from extender.reconciler import Reconciler
 from extender.verbs import Extender
 from fracgpu.gpunodes import GpuNode
@@ -40,7 +41,7 @@ class Replica:
     @contextlib.asynccontextmanager
     async def running(cls, *, redis_url: str, kubeconfig: Path) -> AsyncIterator["Replica"]:
         async with contextlib.AsyncExitStack() as stack:
-            index = Index()
+            index = Index(policies=Policies("binpack"))  # by which a test can tell beforehand who goes where
             ledger = Ledger(connect(redis_url), reader=index)
             stack.push_async_callback(ledger.close)
             kube = await KubeClient.connect(kubeconfig=kubeconfig)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extender.index import Index
 from extender.ledger.claims import Claim, ClaimState, Entry
-from extender.placement import binpack
+from extender.placement.binpack import Binpack
 from extender.placement.explaining import explain, why_not
 from extender.placement.fitting import choose, could_be, could_ever_fit, fits
 from extender.placement.numa import affinity
@@ -153,7 +153,7 @@ def test_the_affinity_is_what_the_kubelet_merges_from_all_its_hints(free: dict[i
 def test_a_plan_is_what_the_kubelet_gives(found: list[GpuView], wanted: PodRequest) -> None:
     view = node_view("n", *found)
     plan = choose(view, wanted)
-    assert fits(view, wanted) == (plan is not None) == (binpack.rank(view, wanted) is not None)
+    assert fits(view, wanted) == (plan is not None) == (Binpack().rank(view, wanted) is not None)
     if plan is not None:
         assert could_be(plan, wanted, view)
         assert is_given(plan, view, wanted)

@@ -178,7 +178,7 @@ def test_what_thousands_of_nodes_say_alike_is_kept_once() -> None:
 
 def test_the_containers_of_a_workload_are_kept_once() -> None:
     def replica(name: str, units: str) -> Pod:
-        limits: dict[str, str | int | float] = {"fracgpu.io/memory": units, "cpu": "1"}
+        limits: dict[str, str | int | float] = {"fracgpu.io/memory": units, "cpu": "1", "ephemeral-storage": "1Gi"}
         return Pod(ObjectMeta(name=name), PodSpec(containers=(Container("main", Resources(limits=limits)),)))
 
     first, second, third = (reduced(replica(name, units)) for name, units in (("a", "8"), ("b", "8"), ("c", "9")))
@@ -187,4 +187,4 @@ def test_the_containers_of_a_workload_are_kept_once() -> None:
     assert third is not None
     assert first.containers[0] is second.containers[0]
     assert [pod.containers[0].limit("fracgpu.io/memory") for pod in (first, third)] == ["8", "9"]
-    assert first.containers[0].limit("cpu") == 0
+    assert [first.containers[0].limit(name) for name in ("cpu", "ephemeral-storage")] == ["1", 0]
