@@ -14,8 +14,9 @@ cannot use, which is this with a hazard that is large; here the pieces' future i
 
 A request that few of the cluster's GPUs can take comes by those few more often, and weighs more there.
 
-Computed once for a kind of GPU on a kind of node, on a grid: hundredths of the GPU, and of the node's CPU and memory,
-whichever is the scarcer, eighths of what there is for each GPU, so that pods which take just their part fit. Pure.
+Computed once for a kind of GPU on a kind of node, on a grid: the GPU's units (hundredths, where it has very many), and
+of the node's CPU and memory, whichever is the scarcer, eighths of what there is for each GPU, so that pods which take
+just their part fit. Pure.
 """
 
 from collections import Counter, defaultdict
@@ -32,7 +33,8 @@ from fracgpu.quantities import Mib
 from fracgpu.requests import ContainerRequest
 
 PARTS: Final = 100
-"""Into how many parts a GPU is divided."""
+"""Into how many parts a GPU is divided that has more units than `_EXACT_UNITS`."""
+_EXACT_UNITS: Final = 200
 CELLS: Final = 8
 """Into how many parts the CPU and memory that a node has for each of its GPUs are divided."""
 _MAX_DEMANDS: Final = 128  # that a grid tells apart: of more, the most frequent ones are all that matters
@@ -57,7 +59,7 @@ class Grid(NamedTuple):
     """The expected fill of GPUs of one kind.
 
     Attributes:
-        rows: free parts of the GPU -> free cells of the host -> units that will be filled.
+        rows: free parts of the GPU, see `parts_of` -> free cells of the host -> units that will be filled.
         whole: what asks for several whole GPUs: how many, host cells in all, and the weight.
         cells: of the host in all.
         hazard: see the module.
@@ -141,7 +143,7 @@ def make_grid(kind: GpuKind, scaled: Mapping[Ask, float], *, weights: Mapping[As
     demands = _demands(kind, scaled)
     rows: list[list[float]] = [[0.0] * width]
     fitting = [0.0] * width  # cells -> weight of the requests that fit
-    for parts in range(1, PARTS + 1):
+    for parts in range(1, parts_of(kind.units, kind.units) + 1):
         filled = [0.0] * width
         for demand in demands:
             if demand.parts > parts:
@@ -158,7 +160,7 @@ def make_grid(kind: GpuKind, scaled: Mapping[Ask, float], *, weights: Mapping[As
     whole = []
     for ask, weight in weights.items():
         taken = demand_of(ask, kind) if ask.gpus > 1 else None
-        if taken is not None and taken.parts == PARTS:
+        if taken is not None and taken.units == kind.units:
             whole.append((ask.gpus, taken.cells * ask.gpus, weight))
     return Grid(rows, whole, width - 1, hazard)
 
@@ -172,7 +174,7 @@ class Demand(NamedTuple):
     weight: float = 0.0
 
 
-@lru_cache(maxsize=65536)  # asked once for each GPU kind to weigh a request, and once more for its grid
+@lru_cache(maxsize=16384)  # asked once for each GPU kind to weigh a request, and once more for its grid
 def demand_of(ask: Ask, kind: GpuKind) -> Demand | None:
     """What a request takes of a GPU of this kind; None where that can never take it."""
     if ask.gpus > kind.gpus or (ask.selector and not ask.selector.accepts_model(kind.product, kind.memory)):
@@ -183,9 +185,19 @@ def demand_of(ask: Ask, kind: GpuKind) -> Demand | None:
         return None
     cells = 0
     if kind.host is not None:
-        part = max(asked / (size or 1) for asked, size in zip(ask.host, kind.host, strict=True))
+        part = max(asked / size if size else 0.0 for asked, size in zip(ask.host, kind.host, strict=True))
         cells = ceil(part * kind.gpus * CELLS / ask.gpus - _TINY)
-    return Demand(ceil(PARTS * units / kind.units), cells, units) if cells <= kind.gpus * CELLS // ask.gpus else None
+    return Demand(max(1, parts_of(units, kind.units)), cells, units) if cells <= kind.gpus * CELLS // ask.gpus else None
+
+
+def parts_of(units: int, size: int) -> int:
+    """Units of a GPU in parts of its grid: the nearest, so that what is as large as a free piece fits there.
+
+    Args:
+        units: of the GPU.
+        size: all its units.
+    """
+    return units if size <= _EXACT_UNITS else (2 * PARTS * units + size) // (2 * size)
 
 
 def _demands(kind: GpuKind, scaled: Mapping[Ask, float]) -> list[Demand]:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from extender.placement import numa
-from extender.placement.filling import CELLS, PARTS, Fills, Grid
+from extender.placement.filling import CELLS, PARTS, Fills, Grid, parts_of
 from extender.placement.fitting import Order, choose, fullest_first
 from extender.placement.policy import MAX_SCORE, Rank
 from extender.placement.views import GpuView, HostRoom, NodeView
@@ -115,10 +115,11 @@ class _Group(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """GPUs of a group, after something was taken: what is free of each, in units and as a part, and how many."""
+    """GPUs of a group, after something was taken: what is free of each, in units, as a part and in the grid's parts."""
 
     free: int
     part: float
+    parts: int
     many: int
     grid: Grid
     is_whole: bool
@@ -196,8 +197,8 @@ class _Node:
         if self._host is None:
             return self._cells
         size, free = self._host
-        cpu = (free.cpu_milli - taken.cpu_milli) / (size.cpu_milli or 1)
-        memory = (free.memory_mib - taken.memory_mib) / (size.memory_mib or 1)
+        cpu = (free.cpu_milli - taken.cpu_milli) / size.cpu_milli if size.cpu_milli else 1.0
+        memory = (free.memory_mib - taken.memory_mib) / size.memory_mib if size.memory_mib else 1.0
         return min(max(0.0, min(cpu, memory)), 1.0) * self._cells
 
 
@@ -208,25 +209,25 @@ def _traits(gpu: GpuView) -> Hashable:
 
 def _part(gpu: GpuView, grid: Grid, taken: int, count: int) -> _Part:
     free = max(0, gpu.free_units - taken)
-    return _Part(free, free / (gpu.units or 1), count, grid, free == gpu.units)
+    return _Part(free, free / (gpu.units or 1), parts_of(free, gpu.units), count, grid, free == gpu.units)
 
 
-def _fill_of(parts: Sequence[_Part], left: float) -> float:
+def _fill_of(groups: Sequence[_Part], left: float) -> float:
     """What will be filled of all pieces, in units; `left` are cells of the host.
 
     How much of the node's CPU and memory a piece will find depends on what fills the others: between all that is left
     and its own part of that. The mean of the two is taken. Whoever asks for several whole GPUs at once fills them as
     far as single requests would not; that counts for the next request only, because it seldom lasts.
     """
-    total = sum(part.part * part.many for part in parts)
+    total = sum(group.part * group.many for group in groups)
     if not total:
         return 0.0
     cell = int(left + _TINY)
     filled = 0.0
     whole = 0
-    for free, part, count, grid, is_whole in parts:
+    for free, part, parts, count, grid, is_whole in groups:
         if count and free:
-            row = grid.rows[int(PARTS * part + _TINY)]
+            row = grid.rows[parts]
             fill = (row[cell] + row[int(left * part / total + _TINY)]) / 2
             filled += count * fill
             if is_whole:

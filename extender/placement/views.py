@@ -18,7 +18,7 @@ _UNKNOWN_MEMORY: Final = Mib(0)
 
 
 class HostRoom(NamedTuple):
-    """CPU and memory of a node: what pods may have in all, and what is left; below 0 where pods ask for more."""
+    """CPU and memory of a node: what pods may have, 0 if not known; and what is left, below 0 if they ask for more."""
 
     size: HostAmount
     free: HostAmount
