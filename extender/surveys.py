@@ -94,6 +94,7 @@ class Survey:
         self._request = request
         self._unit = unit
         self._policy = policy
+        self._likeness = policy.likeness(request)
         self._seen = 0  # of the changes of nodes
         self._worths: dict[Hashable, tuple[int, int, int] | None] = {}  # likeness of nodes -> see `_worth_of`
         self._reasons: dict[int, str] = {}  # see `reason_key` -> reason
@@ -114,8 +115,7 @@ class Survey:
             for name in changed[self._seen :]:
                 self.refusals.pop(name, None)
                 self.ranks.pop(name, None)
-        if len(self._worths) > 2 * len(self.ranks):  # most are of nodes that are no longer so
-            self._worths.clear()
+        self._worths.clear()  # what helps is within one question: many nodes at once, of which many are alike
         self._seen = len(changed)
 
     def forget_ranks(self) -> None:
@@ -146,7 +146,7 @@ class Survey:
         """What a node is worth, seen in this way."""
         if view is None or view.unit != self._unit:
             return _unfit(name)
-        likeness = self._policy.likeness(view, self._request)
+        likeness = self._likeness(view)
         if likeness is None:
             worth = self._worth_of(view)
         else:

@@ -1,5 +1,7 @@
 """The policy `binpack`: the fullest GPU that has room, then the fullest node, so that large pieces stay whole."""
 
+from collections.abc import Callable
+
 from extender.placement.fitting import Order, fullest_first
 from extender.placement.policy import MAX_SCORE, Rank
 from extender.placement.ranks import emptiness, left_over
@@ -19,8 +21,9 @@ class Binpack:
         """From `MAX_SCORE` - 1 for nothing left over down to 1 for empty GPUs of the node's largest size."""
         return MAX_SCORE - 1 - emptiness(rank[0], view, request)
 
-    def likeness(self, view: NodeView, request: PodRequest) -> None:
+    def likeness(self, request: PodRequest) -> Callable[[NodeView], None]:
         """Not looked for: a rank is quickly computed."""
+        return lambda _view: None
 
     def order(self, view: NodeView, request: PodRequest) -> Order:
         """Those first of which the least is left over."""

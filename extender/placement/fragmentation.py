@@ -5,15 +5,14 @@ for itself is the same everywhere, so the rest is what it spoils: pieces that no
 for, models that others need more.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from extender.placement import numa
 from extender.placement.filling import CELLS, PARTS, Fills, Grid, parts_of
 from extender.placement.fitting import Order, choose, fullest_first
 from extender.placement.policy import MAX_SCORE, Rank
-from extender.placement.views import GpuView, HostRoom, NodeView
+from extender.placement.views import GpuView, NodeView
 from fracgpu.hosts import NOTHING, HostAmount
 from fracgpu.names import NodeName
 from fracgpu.requests import ContainerRequest, PodRequest
@@ -44,7 +43,7 @@ class Fragmentation:
         if loss is None:
             return None
         resolution = max(1, view.sizes[0]) / PARTS
-        free = view.free_units * _FINE + int(self._node(view).host_part() * (_FINE - 1))
+        free = view.free_units * _FINE + int(self._node(view).host_part * (_FINE - 1))
         return round(round(loss / resolution) * resolution * _FINE), free
 
     def score(self, rank: Rank, view: NodeView, request: PodRequest) -> int:
@@ -54,40 +53,44 @@ class Fragmentation:
         worst = 2 * _FINE * max(1, taken)
         return MAX_SCORE - 1 - (MAX_SCORE - 2) * min(max(0, rank[0]), worst) // worst
 
-    def likeness(self, view: NodeView, request: PodRequest) -> "_Node | None":
+    def likeness(self, request: PodRequest) -> Callable[[NodeView], Hashable | None]:
         """Nodes on which the same is free are one here: most empty ones, and many that are nearly full."""
-        if view.is_split or any(each.selector and each.selector.names_gpus for each in request.containers):
-            return None
-        return self._node(view)
+        if any(each.selector and each.selector.names_gpus for each in request.containers):
+            return lambda _view: None
+        return lambda view: None if view.is_split else self._node(view)
 
     def order(self, view: NodeView, request: PodRequest) -> Order:
         """Those first of which a share costs the least."""
 
         def cheapest_first(gpus: Collection[GpuView], container: ContainerRequest) -> list[GpuView]:
-            node = _Node(gpus, len(view.gpus), view.host, self._fills)
-            costs = [node.loss_of_one(group, container, request.host) for group in node.groups]
-            of_gpu = {gpu.uuid: cost for group, cost in zip(node.groups, costs, strict=True) for gpu in group.gpus}
-            return sorted(fullest_first(gpus, container), key=lambda gpu: of_gpu[gpu.uuid])
+            roomy = fullest_first(gpus, container)
+            if len(roomy) > 1:
+                node = _Node(gpus, view, self._fills)
+                return node.cheapest_first(container, request.host, roomy)
+            return roomy
 
-        return cheapest_first
+        if len(request.containers) != 1 or view.is_split:
+            return cheapest_first
+
+        def cheapest(_gpus: Collection[GpuView], container: ContainerRequest) -> list[GpuView]:
+            """The same for the only container, of the node as it is."""
+            return self._node(view).cheapest_first(container, request.host, view.fullest_first)
+
+        return cheapest
 
     def _loss(self, view: NodeView, request: PodRequest) -> float | None:
         if len(request.containers) == 1:
             (only,) = request.containers
             if not only.seats and (not view.pieces or view.pieces[-1] < only.units):
                 return None  # as on most nodes of a full cluster
-            if only.gpus == 1 and not view.is_split and (only.selector is None or not only.selector.names_gpus):
+            if not view.is_split and (only.selector is None or not only.selector.names_gpus):
                 return self._node(view).least_loss(only, request.host)
-            gpus = numa.offered(view.fullest_first, only) if view.is_split else view.fullest_first
-            if sum(gpu.has_room_for(only) for gpu in gpus) < only.gpus:
-                return None
         plan = choose(view, request, order=self.order(view, request))
         if plan is None:
             return None
-        after = view.without(plan.per_gpu().values())
-        node = self._node(view)
-        left = _Node(after.fullest_first, len(view.gpus), view.host, self._fills, taken=request.host)
-        return node.fill - left.fill
+        shares = plan.per_gpu()
+        taken = [(gpu, 1, shares[gpu.uuid].units) for gpu in view.fullest_first if gpu.uuid in shares]
+        return self._node(view).loss(taken, request.host)
 
     def _node(self, view: NodeView) -> "_Node":
         """What a node is worth, kept until it changes: all kinds of pods ask that."""
@@ -101,96 +104,124 @@ class Fragmentation:
         traits = view.host, len(view.gpus), *map(_traits, view.fullest_first)
         node = self._alike.get(traits)
         if node is None:
-            node = self._alike[traits] = _Node(view.fullest_first, len(view.gpus), view.host, self._fills)
+            node = self._alike[traits] = _Node(view.fullest_first, view, self._fills)
         self._nodes[view.name] = view, node
         return node
 
 
 class _Group(NamedTuple):
-    """GPUs of which the same is free, and of the same kind."""
+    """GPUs of one kind of which the same is free: units, as a part of the GPU, and what will be filled of it.
 
-    place: int
-    gpus: list[GpuView]
-    grid: Grid
-
-
-class _Part(NamedTuple):
-    """GPUs of a group, after something was taken: what is free of each, in units, as a part and in the grid's parts."""
+    `row` is that of the grid: cells of the host -> units. `gpu` is one of the `many`.
+    """
 
     free: int
     part: float
-    parts: int
+    row: list[float]
     many: int
+    gpu: GpuView
+    traits: Hashable
     grid: Grid
-    is_whole: bool
 
 
 class _Node:
     """The expected fill of a node's GPUs.
 
     Args:
-        gpus: its usable GPUs.
-        all_gpus: how many it has, usable or not.
-        host: its CPU and memory; None where they are not known.
+        gpus: its usable GPUs, as they are by now.
+        view: the node.
         fills: what is known of fills.
-        taken: CPU and memory that are taken besides.
 
     Attributes:
-        groups: of equal GPUs.
-        fill: what will be filled of all of them.
+        host_part: the part of the node's CPU that is free, or of its memory, whichever is less.
     """
 
-    def __init__(
-        self,
-        gpus: Collection[GpuView],
-        all_gpus: int,
-        host: HostRoom | None,
-        fills: Fills,
-        *,
-        taken: HostAmount = NOTHING,
-    ) -> None:
-        groups: dict[Hashable, _Group] = {}
+    __slots__ = ("__weakref__", "_cells", "_fill", "_groups", "_host", "_is_uniform", "_total", "host_part")
+
+    def __init__(self, gpus: Collection[GpuView], view: NodeView, fills: Fills) -> None:
+        self._host = view.host
+        self._cells = CELLS * len(view.gpus)
+        counts: dict[Hashable, tuple[GpuView, int]] = {}
         for gpu in gpus:
             traits = _traits(gpu)
-            found = groups.get(traits)
-            if found is None:
-                groups[traits] = _Group(len(groups), [gpu], fills.grid_of(gpu, gpus=all_gpus, host=host))
-            else:
-                found.gpus.append(gpu)
-        self.groups = tuple(groups.values())
-        self._host = host
-        self._cells = CELLS * all_gpus
-        self._losses: dict[Hashable, float | None] = {}  # what is asked -> see `least_loss`
-        self._parts = [_part(group.gpus[0], group.grid, 0, len(group.gpus)) for group in self.groups]
-        self.fill = _fill_of(self._parts, self._left(taken))
-
-    def host_part(self) -> float:
-        """The part of the node's CPU that is free, or of its memory, whichever is less."""
-        return self._left(NOTHING) / (self._cells or 1)
+            counts[traits] = gpu, counts[traits][1] + 1 if traits in counts else 1
+        grids = {id(gpu): fills.grid_of(gpu, gpus=len(view.gpus), host=view.host) for gpu, _ in counts.values()}
+        self._groups = tuple(_group(gpu, grids[id(gpu)], gpu.free_units, many) for gpu, many in counts.values())
+        self._is_uniform = len({id(grid) for grid in grids.values()}) == 1
+        self._total = sum(group.part * group.many for group in self._groups)
+        left = self._left(NOTHING)
+        self.host_part = left / (self._cells or 1)
+        self._fill = _fill_of(self._groups, self._total, left)
 
     def least_loss(self, container: ContainerRequest, host: HostAmount) -> float | None:
-        """How much less will be filled after one share was taken where that costs the least; None without room.
+        """How much less will be filled after the shares were taken where one costs the least; None without room.
 
         Args:
-            container: asks for one GPU, and names none.
+            container: what is asked; it names no GPUs.
             host: CPU and memory that come with it.
         """
-        asked = container.units, container.seats, container.replicas, container.selector, host
-        try:
-            return self._losses[asked]
-        except KeyError:
-            roomy = [group for group in self.groups if group.gpus[0].has_room_for(container)]
-            loss = min((self.loss_of_one(group, container, host) for group in roomy), default=None)
-            self._losses[asked] = loss
-            return loss
+        losses = self._losses(container, host)
+        if container.gpus == 1:
+            return min((loss for loss, _ in losses.values()), default=None)
+        taken: list[tuple[GpuView, int, int]] = []
+        missing = container.gpus
+        for _, group in sorted(losses.values(), key=lambda found: (found[0], found[1].free)):
+            number = min(missing, group.many)
+            taken.append((group.gpu, number, group.gpu.units_for(container)))
+            missing -= number
+            if not missing:
+                return self.loss(taken, host)
+        return None
 
-    def loss_of_one(self, group: _Group, container: ContainerRequest, host: HostAmount) -> float:
-        """How much less will be filled after one share was taken of a GPU of this group."""
-        place, gpus, grid = group
-        parts = [*self._parts, _part(gpus[0], grid, gpus[0].units_for(container), 1)]
-        before = parts[place]
-        parts[place] = before._replace(many=before.many - 1)
-        return self.fill - _fill_of(parts, self._left(host))
+    def cheapest_first(self, container: ContainerRequest, host: HostAmount, gpus: Collection[GpuView]) -> list[GpuView]:
+        """The GPUs with room for one share, those first where it costs the least, and of equals the fullest."""
+        losses = {traits: loss for traits, (loss, _) in self._losses(container, host).items()}
+        roomy = [gpu for gpu in gpus if gpu.has_room_for(container)]
+        return sorted(roomy, key=lambda gpu: (losses.get(_traits(gpu), 0.0), gpu.free_units))
+
+    def loss(self, taken: Iterable[tuple[GpuView, int, int]], host: HostAmount) -> float:
+        """How much less will be filled after this was taken.
+
+        Args:
+            taken: of so many GPUs like this one, so many units each.
+            host: CPU and memory of the node.
+        """
+        groups = {group.traits: group for group in self._groups}
+        after = []
+        for gpu, number, units in taken:
+            traits = _traits(gpu)
+            group = groups[traits]
+            groups[traits] = group._replace(many=group.many - number)
+            after.append(_group(gpu, group.grid, gpu.free_units - units, number))
+        after += groups.values()
+        total = sum(group.part * group.many for group in after)
+        return self._fill - _fill_of(after, total, self._left(host))
+
+    def _losses(self, container: ContainerRequest, host: HostAmount) -> dict[Hashable, tuple[float, _Group]]:
+        """Traits of the GPUs of each group with room -> what one share costs there, and the group."""
+        roomy = [group for group in self._groups if group.gpu.has_room_for(container)]
+        if not roomy:
+            return {}
+        if not self._is_uniform:
+            return {
+                group.traits: (self.loss([(group.gpu, 1, group.gpu.units_for(container))], host), group)
+                for group in roomy
+            }
+        # The host's cells, and so what each of the other pieces is worth, are the same wherever the share is taken.
+        left = self._left(host)
+        units, size = roomy[0].gpu.units_for(container), roomy[0].gpu.units
+        total = self._total - units / size
+        every = _fill_of(self._groups, total, left)
+        found = {}
+        for group in roomy:
+            rest = _group(group.gpu, group.grid, group.free - units, 1)
+            spoiled = 0.0
+            if group.free == size:
+                spoiled = _fill_of_several(group, group.many, left, total)
+                spoiled -= _fill_of_several(group, group.many - 1, left, total)
+            here = _fill_of_one(group, left, total) - _fill_of_one(rest, left, total)
+            found[group.traits] = self._fill - every + here + spoiled, group
+        return found
 
     def _left(self, taken: HostAmount) -> float:
         """The cells of the node's CPU that are left, or of its memory, whichever is less; all if they are not known."""
@@ -207,34 +238,46 @@ def _traits(gpu: GpuView) -> Hashable:
     return gpu.free_units, gpu.free_seats, gpu.units, gpu.replicas, gpu.product, gpu.memory
 
 
-def _part(gpu: GpuView, grid: Grid, taken: int, count: int) -> _Part:
-    free = max(0, gpu.free_units - taken)
-    return _Part(free, free / (gpu.units or 1), parts_of(free, gpu.units), count, grid, free == gpu.units)
+def _group(gpu: GpuView, grid: Grid, free: int, many: int) -> _Group:
+    free = max(0, free)
+    return _Group(free, free / (gpu.units or 1), grid.rows[parts_of(free, gpu.units)], many, gpu, _traits(gpu), grid)
 
 
-def _fill_of(groups: Sequence[_Part], left: float) -> float:
-    """What will be filled of all pieces, in units; `left` are cells of the host.
+def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
+    """What will be filled of all pieces, in units.
 
-    How much of the node's CPU and memory a piece will find depends on what fills the others: between all that is left
-    and its own part of that. The mean of the two is taken. Whoever asks for several whole GPUs at once fills them as
-    far as single requests would not; that counts for the next request only, because it seldom lasts.
+    Args:
+        groups: the pieces.
+        total: free GPUs.
+        left: cells of the host.
     """
-    total = sum(group.part * group.many for group in groups)
-    if not total:
-        return 0.0
-    cell = int(left + _TINY)
     filled = 0.0
-    whole = 0
-    for free, part, parts, count, grid, is_whole in groups:
-        if count and free:
-            row = grid.rows[parts]
-            fill = (row[cell] + row[int(left * part / total + _TINY)]) / 2
-            filled += count * fill
-            if is_whole:
-                whole += count
-                whole_fill, whole_free, whole_grid = fill, free, grid
-    if whole > 1:
-        for gpus, cells, weight in whole_grid.whole:
-            if gpus <= whole and cells <= cell:
-                filled += weight / (1 + whole_grid.hazard) * gpus * (whole_free - whole_fill)
-    return filled
+    whole: _Group | None = None
+    number = 0
+    for group in groups:
+        if group.many and group.free:
+            filled += group.many * _fill_of_one(group, left, total)
+            if group.free == group.gpu.units:
+                whole, number = group, number + group.many
+    return filled if whole is None else filled + _fill_of_several(whole, number, left, total)
+
+
+def _fill_of_one(group: _Group, left: float, total: float) -> float:
+    """What will be filled of one piece.
+
+    How much of the node's CPU and memory it will find depends on what fills the others: something between all that is
+    left, and its own part of that. The mean of the two is taken.
+    """
+    own = left * group.part / total if total > group.part else left
+    return (group.row[int(left + _TINY)] + group.row[int(own + _TINY)]) / 2
+
+
+def _fill_of_several(whole: _Group, number: int, left: float, total: float) -> float:
+    """What requests for several whole GPUs at once fill beyond what single ones would.
+
+    For the next request only: several whole GPUs on a node seldom last.
+    """
+    if number < 2 or not whole.grid.whole:
+        return 0.0
+    weight = sum(weight * gpus for gpus, cells, weight in whole.grid.whole if gpus <= number and cells <= left + _TINY)
+    return weight / (1 + whole.grid.hazard) * (whole.free - _fill_of_one(whole, left, total))

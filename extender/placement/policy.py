@@ -1,6 +1,6 @@
 """The interface of a placement policy: how nodes are compared, and the GPUs within one."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from extender.placement.fitting import Order
@@ -23,8 +23,8 @@ class Policy(Protocol):
     def score(self, rank: Rank, view: NodeView, request: PodRequest) -> int:
         """What kube-scheduler is told of a node that is not the best: 1 to 9."""
 
-    def likeness(self, view: NodeView, request: PodRequest) -> Hashable | None:
-        """What nodes have in common that rank and score the same; None where that is not known."""
+    def likeness(self, request: PodRequest) -> Callable[[NodeView], Hashable | None]:
+        """What nodes have in common that rank and score the same for this request; None where that is not known."""
 
     def order(self, view: NodeView, request: PodRequest) -> Order:
         """Which of the node's GPUs are taken first."""

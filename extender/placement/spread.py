@@ -1,5 +1,7 @@
 """The policy `spread`: the GPU with the most free memory, then the node with the most, whatever their sizes."""
 
+from collections.abc import Callable
+
 from extender.placement.fitting import Order, emptiest_first
 from extender.placement.policy import Rank
 from extender.placement.ranks import emptiness, left_over
@@ -19,8 +21,9 @@ class Spread:
         """From 1 for nothing left over up to `MAX_SCORE` - 1 for empty GPUs of the node's largest size."""
         return 1 + emptiness(-rank[0], view, request)
 
-    def likeness(self, view: NodeView, request: PodRequest) -> None:
+    def likeness(self, request: PodRequest) -> Callable[[NodeView], None]:
         """Not looked for: a rank is quickly computed."""
+        return lambda _view: None
 
     def order(self, view: NodeView, request: PodRequest) -> Order:
         """Those first of which the most is left over."""
