@@ -45,6 +45,85 @@ def demo(
     raise typer.Exit(code)
 
 
+_TRACE = "Replay a trace"
+_CLUSTER = "Ask a real cluster"
+
+
+@app.command()
+def replay(
+    *,
+    nodes: Annotated[Path | None, typer.Option(help="The trace's nodes, as CSV.", rich_help_panel=_TRACE)] = None,
+    pods: Annotated[Path | None, typer.Option(help="The trace's pods, as CSV.", rich_help_panel=_TRACE)] = None,
+    inflate: Annotated[
+        float | None,
+        typer.Option(
+            help="Draw pods until they ask for so many times the GPUs; 1 leaves the trace as it is. Default: 1.3.",
+            rich_help_panel=_TRACE,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Orders of arrival, as in 42-51 or 1,5,9-12. Default: 42.", rich_help_panel=_TRACE),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Seeds at a time. Default: one per core.", rich_help_panel=_TRACE)
+    ] = None,
+    placements: Annotated[
+        Path | None, typer.Option(help="Write where each pod went into this CSV file.", rich_help_panel=_TRACE)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the allocation curve and what is left into this PNG file.", rich_help_panel=_TRACE),
+    ] = None,
+    from_cluster: Annotated[
+        bool, typer.Option("--from-cluster", help="Take a cluster as it is now.", rich_help_panel=_CLUSTER)
+    ] = False,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="How to reach it. Default: as kubectl does.", rich_help_panel=_CLUSTER)
+    ] = None,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(help="A directory of YAML or JSON manifests: would they fit?", rich_help_panel=_CLUSTER),
+    ] = None,
+    what_if_replicas: Annotated[
+        int | None, typer.Option(help="First give every GPU so many seats.", rich_help_panel=_CLUSTER)
+    ] = None,
+    add_nodes: Annotated[
+        int | None, typer.Option(help="First add so many nodes, like the largest.", rich_help_panel=_CLUSTER)
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="The node that added ones are like.", rich_help_panel=_CLUSTER)
+    ] = None,
+    policy: Annotated[str, typer.Option(help="fragmentation, binpack or spread.")] = "fragmentation",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Place a trace's pods, or ask whether pods would fit into a cluster. Nothing is written to it."""
+    with Interrupts() as interrupts:
+        from cli.replay import Options, run_replay
+
+        code = run_replay(
+            Options(
+                nodes=nodes,
+                pods=pods,
+                policy=policy,
+                inflate=inflate,
+                seeds=seeds,
+                jobs=jobs,
+                placements=placements,
+                plot=plot,
+                as_json=as_json,
+                from_cluster=from_cluster,
+                kubeconfig=kubeconfig,
+                manifests=manifests,
+                what_if_replicas=what_if_replicas,
+                add_nodes=add_nodes,
+                like=like,
+            ),
+            interrupts=interrupts,
+        )
+    raise typer.Exit(code)
+
+
 def main() -> None:
     """Run the command line."""
     app()

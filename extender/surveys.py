@@ -115,12 +115,14 @@ class Survey:
             for name in changed[self._seen :]:
                 self.refusals.pop(name, None)
                 self.ranks.pop(name, None)
-        self._worths.clear()  # what helps is within one question: many nodes at once, of which many are alike
         self._seen = len(changed)
 
     def forget_ranks(self) -> None:
         """What nodes are worth has changed: the mix of requests is another."""
         self.ranks.clear()
+
+    def forget_alike(self) -> None:
+        """The question is answered: what helped was that of many nodes at once many are alike."""
         self._worths.clear()
 
     def refusal_of(self, view: NodeView | None) -> Refusal | None:
@@ -185,6 +187,7 @@ class Surveys:
         self._unit = unit
         self._policies = policies
         self._weights = policies.fills.mix.weights  # by which the ranks were made
+        self._last: Survey | None = None  # that was asked for
         self._changed: list[NodeName] = []  # nodes, each time that one has changed
         self._kept: OrderedDict[PodRequest, Survey] = OrderedDict()  # kind -> survey, last used last
 
@@ -204,6 +207,9 @@ class Surveys:
         else:
             self._kept.move_to_end(kind)
         found.catch_up(self._changed)
+        if self._last is not None:
+            self._last.forget_alike()
+        self._last = found
         return found
 
     def forget(self, name: NodeName) -> None:
@@ -216,6 +222,7 @@ class Surveys:
         """Everything has changed."""
         self._kept.clear()
         self._changed.clear()
+        self._last = None
 
 
 def _kind_of(request: PodRequest) -> PodRequest:

@@ -12,6 +12,7 @@ from extender.filtering import hold_for, prioritize_nodes
 from extender.index import Index
 from extender.ledger.claims import Entry
 from extender.placement.policies import Policies
+from extender.placement.views import NodeView
 from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus
 from fracgpu.hosts import HostAmount
 from fracgpu.names import ANNOTATION_GPU_COUNT, ANNOTATION_GPU_MODEL, RESOURCE_MEMORY, GpuUuid, NodeName, PodUid
@@ -83,6 +84,12 @@ class Cluster:
     def _load(self, uid: PodUid, node: NodeName, host: HostAmount) -> None:
         self._index.put_load(uid, node, host)
         self._free[node] = self._free[node].minus(host)
+
+    def nodes_with(self, host: HostAmount) -> list[NodeView]:
+        """The nodes that have so much CPU and memory free, as they are now."""
+        cpu, memory = host
+        names = [name for name, free in self._free.items() if free.cpu_milli >= cpu and free.memory_mib >= memory]
+        return [view for name in names if (view := self._index.view(name)) is not None]
 
     def free_pieces(self) -> list[tuple[str, HostAmount, list[int]]]:
         """Of each node its model-less remains: name, free CPU and memory, and the free thousandths of its GPUs."""

@@ -7,7 +7,6 @@ for, models that others need more.
 
 from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Final, NamedTuple
-from weakref import WeakValueDictionary
 
 from extender.placement.filling import CELLS, PARTS, Fills, Grid, parts_of
 from extender.placement.fitting import Order, choose, fullest_first
@@ -18,6 +17,8 @@ from fracgpu.names import NodeName
 from fracgpu.requests import ContainerRequest, PodRequest
 
 _FINE: Final = 1000  # ranks are whole numbers, of thousandths
+_MAX_NODES: Final = 10_000  # that are kept, 2 KB each
+_MAX_ALIKE: Final = 500  # kinds of nodes that are looked for among others: many are alike where nearly all are empty
 _TINY: Final = 1e-9  # for parts that are exact but for the last digit
 
 
@@ -31,7 +32,7 @@ class Fragmentation:
     def __init__(self, fills: Fills) -> None:
         self._fills = fills
         self._nodes: dict[NodeName, tuple[NodeView, _Node]] = {}  # node name -> what was made of which view
-        self._alike: WeakValueDictionary[Hashable, _Node] = WeakValueDictionary()  # traits of a node -> the same
+        self._alike: dict[Hashable, _Node] = {}  # traits of a node -> the same, of some nodes
         self._weights = fills.mix.weights  # by which they were made
 
     def rank(self, view: NodeView, request: PodRequest) -> Rank | None:
@@ -42,14 +43,13 @@ class Fragmentation:
         loss = self._loss(view, request)
         if loss is None:
             return None
-        resolution = max(1, view.sizes[0]) / PARTS
+        resolution = max((1, *view.sizes)) / PARTS
         free = view.free_units * _FINE + int(self._node(view).host_part * (_FINE - 1))
         return round(round(loss / resolution) * resolution * _FINE), free
 
     def score(self, rank: Rank, view: NodeView, request: PodRequest) -> int:
         """From `MAX_SCORE` - 1 for a place that costs nothing to 1 for one that costs twice what the pod takes."""
-        gpu = view.fullest_first[-1]
-        taken = sum(container.gpus * gpu.units_for(container) for container in request.containers)
+        taken = sum(container.gpus * view.fullest_first[-1].units_for(container) for container in request.containers)
         worst = 2 * _FINE * max(1, taken)
         return MAX_SCORE - 1 - (MAX_SCORE - 2) * min(max(0, rank[0]), worst) // worst
 
@@ -104,7 +104,11 @@ class Fragmentation:
         traits = view.host, len(view.gpus), *map(_traits, view.fullest_first)
         node = self._alike.get(traits)
         if node is None:
+            if len(self._alike) >= _MAX_ALIKE:
+                self._alike.clear()
             node = self._alike[traits] = _Node(view.fullest_first, view, self._fills)
+        if len(self._nodes) >= _MAX_NODES:
+            self._nodes.clear()
         self._nodes[view.name] = view, node
         return node
 
@@ -119,8 +123,8 @@ class _Group(NamedTuple):
     part: float
     row: list[float]
     many: int
+    is_whole: bool
     gpu: GpuView
-    traits: Hashable
     grid: Grid
 
 
@@ -136,7 +140,7 @@ class _Node:
         host_part: the part of the node's CPU that is free, or of its memory, whichever is less.
     """
 
-    __slots__ = ("__weakref__", "_cells", "_fill", "_groups", "_host", "_is_uniform", "_total", "host_part")
+    __slots__ = ("_cells", "_fill", "_groups", "_host", "_is_uniform", "_total", "host_part")
 
     def __init__(self, gpus: Collection[GpuView], view: NodeView, fills: Fills) -> None:
         self._host = view.host
@@ -162,10 +166,10 @@ class _Node:
         """
         losses = self._losses(container, host)
         if container.gpus == 1:
-            return min((loss for loss, _ in losses.values()), default=None)
+            return min((loss for loss, _ in losses), default=None)
         taken: list[tuple[GpuView, int, int]] = []
         missing = container.gpus
-        for _, group in sorted(losses.values(), key=lambda found: (found[0], found[1].free)):
+        for _, group in sorted(losses, key=lambda found: (found[0], found[1].free)):
             number = min(missing, group.many)
             taken.append((group.gpu, number, group.gpu.units_for(container)))
             missing -= number
@@ -175,7 +179,7 @@ class _Node:
 
     def cheapest_first(self, container: ContainerRequest, host: HostAmount, gpus: Collection[GpuView]) -> list[GpuView]:
         """The GPUs with room for one share, those first where it costs the least, and of equals the fullest."""
-        losses = {traits: loss for traits, (loss, _) in self._losses(container, host).items()}
+        losses = {_traits(group.gpu): loss for loss, group in self._losses(container, host)}
         roomy = [gpu for gpu in gpus if gpu.has_room_for(container)]
         return sorted(roomy, key=lambda gpu: (losses.get(_traits(gpu), 0.0), gpu.free_units))
 
@@ -186,7 +190,7 @@ class _Node:
             taken: of so many GPUs like this one, so many units each.
             host: CPU and memory of the node.
         """
-        groups = {group.traits: group for group in self._groups}
+        groups = {_traits(group.gpu): group for group in self._groups}
         after = []
         for gpu, number, units in taken:
             traits = _traits(gpu)
@@ -197,30 +201,30 @@ class _Node:
         total = sum(group.part * group.many for group in after)
         return self._fill - _fill_of(after, total, self._left(host))
 
-    def _losses(self, container: ContainerRequest, host: HostAmount) -> dict[Hashable, tuple[float, _Group]]:
-        """Traits of the GPUs of each group with room -> what one share costs there, and the group."""
+    def _losses(self, container: ContainerRequest, host: HostAmount) -> list[tuple[float, _Group]]:
+        """Of each group with room, what one share costs there, and the group."""
         roomy = [group for group in self._groups if group.gpu.has_room_for(container)]
         if not roomy:
-            return {}
+            return []
         if not self._is_uniform:
-            return {
-                group.traits: (self.loss([(group.gpu, 1, group.gpu.units_for(container))], host), group)
-                for group in roomy
-            }
+            return [(self.loss([(group.gpu, 1, group.gpu.units_for(container))], host), group) for group in roomy]
         # The host's cells, and so what each of the other pieces is worth, are the same wherever the share is taken.
         left = self._left(host)
-        units, size = roomy[0].gpu.units_for(container), roomy[0].gpu.units
+        gpu, grid = roomy[0].gpu, roomy[0].grid
+        units, size = gpu.units_for(container), gpu.units
         total = self._total - units / size
-        every = _fill_of(self._groups, total, left)
-        found = {}
+        cost = self._fill - _fill_of(self._groups, total, left)
+        cell = int(left + _TINY)
+        found = []
         for group in roomy:
-            rest = _group(group.gpu, group.grid, group.free - units, 1)
-            spoiled = 0.0
-            if group.free == size:
-                spoiled = _fill_of_several(group, group.many, left, total)
-                spoiled -= _fill_of_several(group, group.many - 1, left, total)
-            here = _fill_of_one(group, left, total) - _fill_of_one(rest, left, total)
-            found[group.traits] = self._fill - every + here + spoiled, group
+            free = group.free - units
+            part, row = free / size, grid.rows[parts_of(free, size)]
+            rest = (row[cell] + row[int(min(left, left * part / total) + _TINY)]) / 2 if free else 0.0
+            loss = cost + _fill_of_one(group, left, total) - rest
+            if group.is_whole:
+                loss += _fill_of_several(group, group.many, left, total)
+                loss -= _fill_of_several(group, group.many - 1, left, total)
+            found.append((loss, group))
         return found
 
     def _left(self, taken: HostAmount) -> float:
@@ -240,7 +244,9 @@ def _traits(gpu: GpuView) -> Hashable:
 
 def _group(gpu: GpuView, grid: Grid, free: int, many: int) -> _Group:
     free = max(0, free)
-    return _Group(free, free / (gpu.units or 1), grid.rows[parts_of(free, gpu.units)], many, gpu, _traits(gpu), grid)
+    return _Group(
+        free, free / (gpu.units or 1), grid.rows[parts_of(free, gpu.units)], many, free == gpu.units, gpu, grid
+    )
 
 
 def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
@@ -251,14 +257,18 @@ def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
         total: free GPUs.
         left: cells of the host.
     """
+    cell = int(left + _TINY)
     filled = 0.0
     whole: _Group | None = None
     number = 0
     for group in groups:
-        if group.many and group.free:
-            filled += group.many * _fill_of_one(group, left, total)
-            if group.free == group.gpu.units:
-                whole, number = group, number + group.many
+        part, row, many = group.part, group.row, group.many
+        if many and part:
+            # As `_fill_of_one`, which would take twice as long to call as to compute.
+            own = left * part / total if total > part else left
+            filled += many * (row[cell] + row[int(own + _TINY)]) / 2
+            if group.is_whole:
+                whole, number = group, number + many
     return filled if whole is None else filled + _fill_of_several(whole, number, left, total)
 
 

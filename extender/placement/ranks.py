@@ -42,5 +42,5 @@ def left_over(view: NodeView, request: PodRequest, *, spreads: bool) -> int | No
 
 def emptiness(left: int, view: NodeView, request: PodRequest) -> int:
     """How much is left over, from 0 for nothing to `MAX_SCORE` - 2 for GPUs of the node's largest size, untouched."""
-    whole = max(1, view.sizes[0] * sum(container.gpus for container in request.containers))
+    whole = max(1, max(view.sizes, default=0) * sum(container.gpus for container in request.containers))
     return (MAX_SCORE - 2) * min(left, whole) // whole
