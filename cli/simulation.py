@@ -317,6 +317,8 @@ class Simulation:
             *("--port", str(self._extender_port), "--kubeconfig", str(self._directory / "kubeconfig")),
             *("--redis-url", self._redis_url or (self.redis.url if self.redis else "")),
             *("--binding-timeout-seconds", str(_BINDING_TIMEOUT_SECONDS)),
+            # The default depends on what was asked before; by this one everybody sees the same.
+            *("--policy", "binpack"),
         ]
 
     def _plugin_command(self, node: str, root: Path) -> list[str]:

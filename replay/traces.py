@@ -64,7 +64,7 @@ def read_pods(file: Path) -> list[TracePod]:
 
 def _rows(file: Path, columns: tuple[str, ...], read: Callable[[Mapping[str, str]], _T]) -> Iterator[_T]:
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
                 raise SettingError(

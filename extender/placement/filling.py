@@ -44,7 +44,8 @@ _TINY: Final = 1e-9  # for parts that are exact but for the last digit
 class GpuKind(NamedTuple):
     """What GPUs have in common of which the same will be filled: model, size and seats; their node and its size.
 
-    `gpus` is the number of GPUs on the node, `host` its CPU and memory, None where they are not known.
+    `gpus` is the number of GPUs on the node, `host` its CPU and memory, about: machines of one kind differ by what their
+    system takes, and one grid will do for them. None where they are not known.
     """
 
     product: str
@@ -214,4 +215,11 @@ def _demands(kind: GpuKind, scaled: Mapping[Ask, float]) -> list[Demand]:
 
 
 def _kind_of(gpu: GpuView, gpus: int, host: HostRoom | None) -> GpuKind:
-    return GpuKind(gpu.product, gpu.memory, gpu.units, gpu.replicas, gpus, None if host is None else host.size)
+    about = None if host is None else HostAmount(*map(_about, host.size))
+    return GpuKind(gpu.product, gpu.memory, gpu.units, gpu.replicas, gpus, about)
+
+
+def _about(amount: int) -> int:
+    """The number rounded up to 5 binary digits, so that a pod that asks for just an eighth of it still does."""
+    step = 1 << max(0, amount.bit_length() - 5)
+    return -(-amount // step) * step

@@ -6,6 +6,7 @@ for, models that others need more.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from extender.placement.filling import CELLS, PARTS, Fills, Grid, parts_of
@@ -179,9 +180,10 @@ class _Node:
 
     def cheapest_first(self, container: ContainerRequest, host: HostAmount, gpus: Collection[GpuView]) -> list[GpuView]:
         """The GPUs with room for one share, those first where it costs the least, and of equals the fullest."""
-        losses = {_traits(group.gpu): loss for loss, group in self._losses(container, host)}
+        whichever = replace(container, selector=None)  # GPUs of a group may be named apart, and cost the same
+        losses = {_traits(group.gpu): loss for loss, group in self._losses(whichever, host)}
         roomy = [gpu for gpu in gpus if gpu.has_room_for(container)]
-        return sorted(roomy, key=lambda gpu: (losses.get(_traits(gpu), 0.0), gpu.free_units))
+        return sorted(roomy, key=lambda gpu: (losses[_traits(gpu)], gpu.free_units))
 
     def loss(self, taken: Iterable[tuple[GpuView, int, int]], host: HostAmount) -> float:
         """How much less will be filled after this was taken.
@@ -259,8 +261,6 @@ def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
     """
     cell = int(left + _TINY)
     filled = 0.0
-    whole: _Group | None = None
-    number = 0
     for group in groups:
         part, row, many = group.part, group.row, group.many
         if many and part:
@@ -268,8 +268,8 @@ def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
             own = left * part / total if total > part else left
             filled += many * (row[cell] + row[int(own + _TINY)]) / 2
             if group.is_whole:
-                whole, number = group, number + many
-    return filled if whole is None else filled + _fill_of_several(whole, number, left, total)
+                filled += _fill_of_several(group, many, left, total)
+    return filled
 
 
 def _fill_of_one(group: _Group, left: float, total: float) -> float:

@@ -134,6 +134,7 @@ class Cluster:
             *("extender", "-m", "extender", "--port", str(self._extender_port)),
             *("--kubeconfig", str(self.plane.kubeconfig(EXTENDER))),
             *("--redis-url", self.redis.url, "--binding-timeout-seconds", "1"),
+            *("--policy", "binpack"),  # by which a test can tell beforehand who goes where
         )
         for process in (self.webhook, self.extender):
             await process.start()

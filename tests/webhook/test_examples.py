@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fracgpu.requests import ContainerRequest, PodRequest, request_of
+from fracgpu.requests import ContainerRequest, request_of
 from tests.webhook.builders import decide, typed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -39,4 +39,6 @@ def test_example(name: str, want: ContainerRequest | str) -> None:
         assert decided.refusal.startswith(want)
         return
     assert decided.refusal == ""
-    assert request_of(typed(decided.manifest)) == PodRequest((want,))
+    request = request_of(typed(decided.manifest))
+    assert request is not None
+    assert request.containers == (want,)
