@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test chaos e2e bench bench-plugin bench-webhook check lock proto clean
+.PHONY: help demo test chaos e2e bench bench-plugin bench-webhook bench-packing check lock proto clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ bench-plugin: $(INSTALLED) ## Measure the device plugin: start, answers beside a
 
 bench-webhook: $(INSTALLED) ## Measure the webhook: answers beside a floor, large bodies, memory, 2000 pods at once (three minutes)
 	@$(BIN)/python -m bench.webhook $(ARGS)
+
+bench-packing: $(INSTALLED) ## Measure how full traces fill a cluster, by each policy: ARGS="--traces DIR [--jobs N]" (half an hour)
+	@$(BIN)/python -m benchmarks.packing $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and import rules only
 	@scripts/check

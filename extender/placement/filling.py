@@ -44,8 +44,8 @@ _TINY: Final = 1e-9  # for parts that are exact but for the last digit
 class GpuKind(NamedTuple):
     """What GPUs have in common of which the same will be filled: model, size and seats; their node and its size.
 
-    `gpus` is the number of GPUs on the node, `host` its CPU and memory, about: machines of one kind differ by what their
-    system takes, and one grid will do for them. None where they are not known.
+    `gpus` is the number of GPUs on the node, `host` its CPU and memory, about: machines of one kind differ by what
+    their system takes, and one grid will do for them. None where they are not known.
     """
 
     product: str
