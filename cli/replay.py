@@ -140,10 +140,12 @@ def _replay(options: Options, *, interrupts: Interrupts) -> int:
     if options.plot is not None:
         with _told(f"--plot {options.plot}"):
             draw(runs, title=f"{summary.policy}, {summary.gpus} GPUs, --inflate {summary.inflate:g}", file=options.plot)
-    if options.as_json:
-        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
-    else:
-        Console().print(render(summary))
+    with _told("standard output"):
+        if options.as_json:
+            print(msgspec.json.format(msgspec.json.encode(summary)).decode(), flush=True)
+        else:
+            Console().print(render(summary))
+            sys.stdout.flush()
     return 0
 
 
@@ -179,10 +181,14 @@ def _written_to(path: Path | None) -> Iterator[TextIO | None]:
         return
     with _told(f"--placements {path}"):
         file = path.open("w", encoding="utf-8", newline="")
-    with file:
+    try:
         with _told(f"--placements {path}"):
             file.write(placements_heading())
+            file.flush()
         yield file
+    finally:
+        with contextlib.suppress(OSError):  # all that counts was flushed, and told where that failed
+            file.close()
 
 
 @contextlib.contextmanager

@@ -367,7 +367,7 @@ def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share], by_seats: Mapping[
             replicas=gpu.replicas,
             free_units=gpu.units - (share.units if share else 0),
             free_seats=gpu.replicas - (share.seats if share else 0),
-            usable=gpu.healthy and usable,
+            usable=gpu.healthy and usable and gpu.units > 0,
             product=gpu.product,
             numa_node=gpu.numa_node if has_hints else None,
             seat_units=by_seats.get(gpu.uuid, 0),

@@ -103,6 +103,36 @@ def test_equals_are_told_apart_by_what_is_free_and_then_by_cpu() -> None:
     assert [best(policy, asking(80), *nodes), best(policy, asking(80), *nodes[:2])] == ["a", "b"]
 
 
+def test_a_gpu_that_is_named_is_taken_whichever_its_equals_are() -> None:
+    """The GPUs that are alike are weighed as one, and only one of them is wanted."""
+    mix = [asking(30), asking(50)] * 2
+    view = node("n", 80, 80, 50)
+    policy = policy_for(mix, view)
+    for uuid in ("GPU-n-0", "GPU-n-1", "GPU-n-2"):
+        selector = GpuSelector(uuids=(GpuUuid(uuid),))
+        wanted = PodRequest((ContainerRequest("main", 1, 30, 0, selector=selector),))
+        assert gpu_of(policy, wanted, view) == int(uuid[-1])
+    either = GpuSelector(uuids=(GpuUuid("GPU-n-1"), GpuUuid("GPU-n-2")))
+    assert gpu_of(policy, PodRequest((ContainerRequest("main", 1, 50, 0, selector=either),)), view) == 2
+
+
+def test_whole_gpus_of_different_kinds_are_not_counted_together() -> None:
+    mix = [asking(80, gpus=2)] * 4
+    pair = node("pair", 80, 80, product="A")
+    odd = node_view("odd", gpu_view("GPU-1", free=80, product="A"), gpu_view("GPU-2", free=40, units=40, product="B"))
+    policy = policy_for(mix, pair, odd)
+    assert best(policy, asking(8), pair, odd) == "odd"
+
+
+def test_machines_whose_memory_differs_a_little_share_a_grid() -> None:
+    """Each grid takes some ten milliseconds, and what a system leaves of a machine's memory is never twice the same."""
+    fills = Fills()
+    fills.mix.see(asking(40, cpu=CORE))
+    gpu = gpu_view("GPU-1", free=80)
+    rooms = [HostRoom(HostAmount(96_000, 393_216 - 13 * n), HostAmount(0, 0)) for n in range(50)]
+    assert len({id(fills.grid_of(gpu, gpus=8, host=room)) for room in rooms}) <= 2
+
+
 def test_before_any_request_it_is_the_fullest_node() -> None:
     assert best(policy_for([]), asking(8), node("a", 80, 80), node("b", 80, 10)) == "b"
 
