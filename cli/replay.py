@@ -118,6 +118,10 @@ def _replay(options: Options, *, interrupts: Interrupts) -> int:
     jobs = _cores() if options.jobs is None else options.jobs
     if jobs < 1:
         raise SettingError(f"--jobs is {jobs}; it is how many seeds are replayed at a time, at least 1")
+    inputs = {options.nodes.resolve(), options.pods.resolve()}
+    for flag, output in (("--placements", options.placements), ("--plot", options.plot)):
+        if output is not None and output.resolve() in inputs:
+            raise SettingError(f"{flag} {output} is what is read; name another file to write")
     if options.plot is not None:
         check_plotting()
         _check_writable(options.plot, flag="--plot")

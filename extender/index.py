@@ -205,7 +205,7 @@ class Index:
         self._loaded[node] = self._loaded.get(node, NOTHING).plus(amount)
         entry = self._entries.get(uid)
         if before != (NodeName(""), amount) or entry is None or entry.claim.node != node:
-            self._changed(node)  # else it counts there already, by its claim
+            self._load_changed(uid, node)  # else it counts there already, by its claim
 
     def remove_load(self, uid: PodUid) -> None:
         """A pod takes no CPU and memory any more."""
@@ -215,7 +215,13 @@ class Index:
     def _take_load(self, uid: PodUid) -> None:
         node, amount = self._loads.pop(uid)
         self._loaded[node] = self._loaded[node].minus(amount)
-        self._changed(node)
+        self._load_changed(uid, node)
+
+    def _load_changed(self, uid: PodUid, node: NodeName) -> None:
+        """What a pod takes has changed where it is, and where its claim is, by which it counts until it is anywhere."""
+        entry = self._entries.get(uid)
+        for name in {node, entry.claim.node if entry is not None else node} - {""}:
+            self._changed(name)
 
     def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
         """Forget all claims; these are the claims."""

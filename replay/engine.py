@@ -100,14 +100,19 @@ class Cluster:
 
 def _gpu(node: TraceNode, number: int) -> Gpu:
     uuid = GpuUuid(f"GPU-{node.name}-{number}")
-    return Gpu(uuid, number, node.model, Mib(GPU_PARTS), GPU_PARTS, 1)
+    return Gpu(uuid, number, product_of(node.model), Mib(GPU_PARTS), GPU_PARTS, 1)
+
+
+def product_of(model: str) -> str:
+    """A model as one word: a trace means just the one, where an annotation means all whose name has the word."""
+    return f"x{model.encode().hex()}"
 
 
 def _pod(trace_pod: TracePod, uid: PodUid) -> Pod:
     """The pod as kube-scheduler would send it."""
     annotations = {ANNOTATION_GPU_COUNT: str(trace_pod.gpus)}
     if trace_pod.models:
-        annotations[ANNOTATION_GPU_MODEL] = ",".join(trace_pod.models)
+        annotations[ANNOTATION_GPU_MODEL] = ",".join(map(product_of, trace_pod.models))
     return Pod(
         ObjectMeta(name=trace_pod.name, namespace="default", uid=uid, annotations=annotations),
         PodSpec(containers=(_container(trace_pod.host, trace_pod.demand_milli),)),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from extender.placement.views import NodeView
 from fracgpu.hosts import HostAmount
 from fracgpu.quantities import format_mib
-from fracgpu.selectors import matches_model
+from replay.engine import product_of
 from replay.workloads import GPU_PARTS, TracePod
 
 
@@ -54,4 +54,4 @@ def format_gpus(milli: int) -> str:
 
 
 def _accepts(models: Sequence[str], product: str) -> bool:
-    return not models or any(matches_model(model, product) for model in models)
+    return not models or product in map(product_of, models)

@@ -13,6 +13,8 @@ _NODE_COLUMNS: Final = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 _POD_COLUMNS: Final = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
 _MAX: Final = 2**40
 _MAX_GPUS: Final = 64
+_MAX_MODELS: Final = 32
+_MAX_MODEL: Final = 60
 
 _T = TypeVar("_T")
 
@@ -54,6 +56,11 @@ def read_pods(file: Path) -> list[TracePod]:
         if gpus and not milli:
             raise ValueError("gpu_milli is 0 with a GPU; it is the part of the GPU in thousandths, from 1 to 1000")
         models = tuple(model for part in (row.get("gpu_spec") or "").split("|") if (model := part.strip()))
+        if len(models) > _MAX_MODELS or any(len(model) > _MAX_MODEL for model in models):
+            raise ValueError(
+                f"gpu_spec is {row['gpu_spec'][:40]!r}; it is at most {_MAX_MODELS} models of at most {_MAX_MODEL} "
+                "characters, with | between them"
+            )
         return TracePod(row["name"], host, gpus, milli, models if gpus else ())
 
     found = list(_rows(file, _POD_COLUMNS, pod))

@@ -200,6 +200,9 @@ def pod(name: str, units: int, *, cpu: int) -> Pod:
 
 
 steps = st.one_of(
+    st.tuples(st.just("pending"), st.integers(0, 20), st.integers(0, 4000)),
+    st.tuples(st.just("running"), st.integers(0, 20), st.integers(0, 4000)),
+    st.tuples(st.just("gone"), st.integers(0, 20), st.just(0)),
     st.tuples(st.just("place"), st.sampled_from([8, 20, 47, 80]), st.integers(0, 2000)),
     st.tuples(st.just("end"), st.integers(0, 20), st.just(0)),
     st.tuples(st.just("load"), st.integers(0, 3), st.integers(0, 8000)),
@@ -226,6 +229,14 @@ def test_an_index_that_went_through_changes_says_what_a_new_one_says(history: li
             claim = hold_for(index, arriving, node) if node else None
             if claim is not None:
                 index.change_claim(arriving.uid, Entry(claim.bound(), 0))
+            index.views()
+        elif step == "gone":
+            loads.pop(PodUid(f"p{which}"), None)
+            index.remove_load(PodUid(f"p{which}"))
+        elif step in ("pending", "running"):
+            where = NodeName("") if step == "pending" else names[which % 4]
+            loads[PodUid(f"p{which}")] = where, HostAmount(amount, 0)
+            index.put_load(PodUid(f"p{which}"), where, HostAmount(amount, 0))
         elif step == "end":
             index.change_claim(PodUid(f"p{which}"), None)
         elif step == "load":
@@ -247,6 +258,7 @@ def test_an_index_that_went_through_changes_says_what_a_new_one_says(history: li
     for each in seen:
         fresh.see(each)
     wanted = pod("wanted", 20, cpu=500)
+    assert [index.view(name) for name in names] == [fresh.view(name) for name in names]
     assert list(prioritize_nodes(index, wanted, names).scores) == list(prioritize_nodes(fresh, wanted, names).scores)
 
 
