@@ -21,7 +21,7 @@ from fracgpu.quantities import Mib
 from fracgpu.requests import PodRequest
 from replay.workloads import GPU_PARTS, TraceNode, TracePod
 
-_KINDS = 2000  # of pods, more than a trace has
+_KINDS = 1000  # of pods, more than a trace has: what each node says to each is kept
 _UNIT = Mib(1)  # a GPU of the trace has as many units as it has thousandths, whatever its model
 
 

@@ -4,8 +4,10 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fracgpu.errors import SettingError
 from fracgpu.hosts import HostAmount
 
+_MAX_ARRIVALS = 1_000_000
 GPU_PARTS = 1000
 """A GPU in thousandths, as traces count it."""
 
@@ -50,12 +52,20 @@ def inflated(pods: Sequence[TracePod], *, capacity_milli: int, ratio: float, see
         capacity_milli: thousandths of GPUs of the cluster.
         ratio: of the demand to the capacity.
         seed: of the shuffle and the draws.
+
+    Raises:
+        SettingError: it would take more than a million arrivals.
     """
     pods = sorted(pods)
     rng = random.Random(seed)  # noqa: S311 (an experiment)
     arrivals = list(pods)
     rng.shuffle(arrivals)
     demand, goal = sum(pod.demand_milli for pod in arrivals), ratio * capacity_milli
+    if demand and (count := len(pods) * goal / demand) > _MAX_ARRIVALS:
+        raise SettingError(
+            f"to ask for {ratio:g} times the GPUs, some {count:,.0f} pods would have to arrive, and at most "
+            f"{_MAX_ARRIVALS:,} are replayed; lower --inflate, or use a trace of pods that ask for more"
+        )
     while demand > goal:
         demand -= arrivals.pop(rng.randrange(len(arrivals))).demand_milli
     else:

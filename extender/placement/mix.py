@@ -1,10 +1,13 @@
 """The mix of requests seen lately: what is asked of GPUs, with the CPU and memory that come with it. Pure.
 
-What was seen long ago fades: whenever the mix is full, all counts are halved.
+What was seen long ago fades: whenever the mix is full, all counts are halved. Whoever may create pods may flood it with
+odd ones, so it is bounded in what it keeps and in what is computed of it.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
+from heapq import nlargest
 from typing import Final, NamedTuple
 
 from fracgpu.hosts import HostAmount
@@ -13,6 +16,12 @@ from fracgpu.selectors import GpuSelector
 
 FULL: Final = 20_000
 """Requests after which older ones count half: the last ten thousand or so are what matters."""
+
+
+_MAX_KINDS: Final = 512  # of requests that have a weight: the most frequent ones
+_FADED: Final = 0.2  # counts below this are forgotten: of requests that were seen once, and two halvings ago
+_MAX_MODELS: Final = 8  # of a selection that is looked at; a longer one counts as any GPU
+_MAX_SELECTION: Final = 256  # characters
 
 
 class Ask(NamedTuple):
@@ -36,25 +45,31 @@ class Mix:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[Ask] = Counter()
-        self._total = 0
-        self._due_at = 1
+        self._counts: defaultdict[Ask, float] = defaultdict(float)
+        self._total = 0.0
+        self._due_at = 1.0
         self.weights: Mapping[Ask, float] = {}
 
     def see(self, request: PodRequest) -> None:
         """A pod with this request has arrived."""
         asks = asks_of(request)
-        self._counts.update(asks)
+        for ask in asks:
+            self._counts[ask] += 1
         self._total += len(asks)
         if self._total >= FULL:
-            self._counts = Counter({ask: half for ask, count in self._counts.items() if (half := count // 2)})
-            self._total = sum(self._counts.values())
+            halved = {ask: count / 2 for ask, count in self._counts.items() if count / 2 >= _FADED}
+            self._counts = defaultdict(float, halved)
+            self._total = sum(halved.values())
             self._settle()
         elif self._total >= self._due_at:
             self._settle()
 
     def _settle(self) -> None:
-        self.weights = {ask: count / self._total for ask, count in self._counts.items()}
+        found: Mapping[Ask, float] = self._counts
+        if len(found) > _MAX_KINDS:
+            found = {ask: found[ask] for ask in nlargest(_MAX_KINDS, found, key=found.__getitem__)}
+        total = sum(found.values())
+        self.weights = {ask: count / total for ask, count in found.items()}
         self._due_at = 2 * self._total
 
 
@@ -67,8 +82,20 @@ def asks_of(request: PodRequest) -> list[Ask]:
             container.units,
             container.seats,
             container.replicas,
-            container.selector,
+            _noted(container.selector),
             HostAmount(*(amount * container.gpus // count for amount in request.host)),
         )
         for container in request.containers
     ]
+
+
+def _noted(selector: GpuSelector | None) -> GpuSelector | None:
+    """What of a selection tells requests apart here: the models and the size, not single GPUs."""
+    if selector is None:
+        return None
+    if selector.names_gpus:
+        selector = replace(selector, uuids=(), not_uuids=())
+    if selector == GpuSelector():
+        return None
+    terms = selector.models + selector.not_models
+    return None if len(terms) > _MAX_MODELS or sum(map(len, terms)) > _MAX_SELECTION else selector

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from extender.placement.filling import CELLS, PARTS, Fills, GpuKind, demand_of, make_grid, scaled
 from extender.placement.mix import FULL, Ask, Mix, asks_of
 from fracgpu.hosts import NOTHING, HostAmount
+from fracgpu.names import GpuUuid
 from fracgpu.quantities import Mib
 from fracgpu.requests import ContainerRequest, PodRequest
 from fracgpu.selectors import GpuSelector
@@ -138,6 +139,33 @@ def test_what_was_seen_long_ago_fades() -> None:
     for _ in range(FULL // 2):
         mix.see(request(16))
     assert mix.weights[Ask(1, 16, 0, None, None, NOTHING)] == 0.75
+
+
+def test_requests_that_were_seen_once_fade_too_and_do_not_vanish_at_once() -> None:
+    """A cluster of many kinds of requests still has a mix when it is full."""
+    mix = Mix()
+    for number in range(FULL):
+        mix.see(request(1 + number))
+    assert len(mix.weights) == 512
+    assert sum(mix.weights.values()) == pytest.approx(1)
+    for _ in range(2 * FULL):
+        mix.see(request(8))
+    assert max(mix.weights.values()) > 0.9
+
+
+def test_a_tenants_odd_selections_are_one_kind() -> None:
+    """Each pattern is compared with each model: a flood of them must not hold up the others."""
+    mix = Mix()
+    for number in range(64):
+        models = tuple(f"{number}*{term}" for term in range(9))
+        selector = GpuSelector(models=models, uuids=(GpuUuid(f"GPU-{number}"),))
+        mix.see(PodRequest((ContainerRequest("main", 1, 8, 0, selector=selector),)))
+    mix.see(PodRequest((ContainerRequest("main", 1, 8, 0, selector=GpuSelector(models=("A" * 300,))),)))
+    for number in range(63):
+        mix.see(
+            PodRequest((ContainerRequest("main", 1, 8, 0, selector=GpuSelector(uuids=(GpuUuid(f"GPU-{number}"),))),))
+        )
+    assert mix.weights == {Ask(1, 8, 0, None, None, NOTHING): 1.0}
 
 
 def test_a_mix_of_another_kind_is_another_fill() -> None:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fracgpu.annotations import PlacementPolicy
+from fracgpu.errors import SettingError
 from fracgpu.hosts import HostAmount
 from replay.parallel import Stopped, run_seeds
 from replay.report import placements_heading, summarize, written
 from replay.runs import Bin, Experiment, run_seed, sort_into_bins
-from replay.workloads import TraceNode, TracePod
+from replay.workloads import TraceNode, TracePod, inflated
 from tests.replay.checking import problems_of, ratio_of
 from tests.replay.traces import nodes, pods, write_nodes, write_pods
 
@@ -148,3 +149,9 @@ def test_gpus_are_named_by_their_index() -> None:
     pods = (TracePod("p", HostAmount(), 2, 1000),)
     run = run_seed(Experiment((TraceNode("n", BIG, 2, "G2"),), pods, "binpack", 1.0, wants_rows=True), seed=1)
     assert run.rows == [(1, 0, "p", "n", "0+1", "")]
+
+
+def test_a_demand_that_takes_millions_of_arrivals_is_refused() -> None:
+    pods = [TracePod("small", HostAmount(1, 1), 1, 1), *(TracePod(f"p{n}", HostAmount(1, 1), 0, 0) for n in range(99))]
+    with pytest.raises(SettingError, match="some 130,000,000 pods would have to arrive"):
+        inflated(pods, capacity_milli=1_000_000, ratio=1.3, seed=1)
