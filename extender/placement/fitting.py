@@ -56,8 +56,9 @@ def choose(view: NodeView, request: PodRequest, *, order: Order = fullest_first)
     containers = list(request.containers)
     if not view.is_split:  # else the order in which the kubelet admits them decides what it offers to each
         containers.sort(key=_demand, reverse=True)
-    search = _Search(order, is_split=view.is_split)
-    found = search.place(gpus, containers)
+    found = _Search(order, is_split=view.is_split).place(gpus, containers)
+    if found is None and order is not fullest_first:  # by which `fits` says that it fits
+        found = _Search(fullest_first, is_split=view.is_split).place(gpus, containers)
     if found is None:
         return None
     return Plan(

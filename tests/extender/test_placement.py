@@ -60,6 +60,19 @@ def test_containers_that_fit_only_in_one_way_are_placed_that_way() -> None:
     assert {share.units for share in plan.per_gpu().values()} == {8}
 
 
+def test_what_fits_is_placed_whatever_the_policy_takes_first() -> None:
+    """Filter looks by best fit, and gives up as late as the others do: what it lets through has to find a place."""
+    free = [140, 127, 106, 49, 93, 129, 94, 116]
+    view = node_view("node-1", *(gpu_view(f"GPU-{n}", free=units, units=160) for n, units in enumerate(free)))
+    sizes = [60, 75, 75, 40, 75, 40, 90, 75, 75, 75]
+    wanted = PodRequest(tuple(ContainerRequest(f"c{n}", 1, size, 0) for n, size in enumerate(sizes)), policy="spread")
+    assert fits(view, wanted)
+    assert Spread().rank(view, wanted) is not None
+    plan = choose(view, wanted, order=Spread().order(view, wanted))
+    assert plan is not None
+    assert could_be(plan, wanted, view)
+
+
 def test_many_equal_gpus_are_no_maze() -> None:
     """Of sets of equals one is tried: 32 GPUs have 600 million sets of 16, and a tenant may ask for them."""
     view = node_view("node-1", *(gpu_view(f"GPU-{n}", free=80) for n in range(32)))
