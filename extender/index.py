@@ -307,7 +307,8 @@ class Index:
     def _set_aside(self, node: GpuNode, *, uid: PodUid, priority: int) -> list[Share]:
         """What pods other than this one, of its or a higher priority, are to get of a node when what passes has passed.
 
-        Which GPUs that will be is chosen by best fit, so that all replicas say the same; a pod that holds its share already is left out.
+        Which GPUs that will be is chosen by best fit, so that all replicas say the same; a pod that holds its share
+        already is left out.
         """
         waiting = sorted(
             (-self._nominated[other].priority, other)
