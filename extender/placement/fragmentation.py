@@ -34,6 +34,7 @@ class Fragmentation:
         self._fills = fills
         self._nodes: dict[NodeName, tuple[NodeView, _Node]] = {}  # node name -> what was made of which view
         self._alike: dict[Hashable, _Node] = {}  # traits of a node -> the same, of some nodes
+        self._losses: dict[int, int] = {}  # those that were told
         self._weights = fills.mix.weights  # by which they were made
 
     def rank(self, view: NodeView, request: PodRequest) -> Rank | None:
@@ -45,8 +46,9 @@ class Fragmentation:
         if loss is None:
             return None
         resolution = max((1, *view.sizes)) / PARTS
-        free = view.free_units * _FINE + int(self._node(view).host_part * (_FINE - 1))
-        return round(round(loss / resolution) * resolution * _FINE), free
+        rank = round(round(loss / resolution) * resolution * _FINE)
+        # The same numbers, not equal ones: each node's rank for each kind of pod is kept.
+        return self._losses.setdefault(rank, rank), self._node(view).free
 
     def score(self, rank: Rank, view: NodeView, request: PodRequest) -> int:
         """From `MAX_SCORE` - 1 for a place that costs nothing to 1 for one that costs twice what the pod takes."""
@@ -99,6 +101,7 @@ class Fragmentation:
             self._weights = self._fills.mix.weights
             self._nodes.clear()
             self._alike.clear()
+            self._losses.clear()
         kept = self._nodes.get(view.name)
         if kept is not None and kept[0] is view:
             return kept[1]
@@ -138,10 +141,10 @@ class _Node:
         fills: what is known of fills.
 
     Attributes:
-        host_part: the part of the node's CPU that is free, or of its memory, whichever is less.
+        free: free units of its GPUs in thousandths; in the thousandths the part of its CPU, or memory, that is free.
     """
 
-    __slots__ = ("_cells", "_fill", "_groups", "_host", "_is_uniform", "_total", "host_part")
+    __slots__ = ("_cells", "_fill", "_groups", "_host", "_is_uniform", "_total", "free")
 
     def __init__(self, gpus: Collection[GpuView], view: NodeView, fills: Fills) -> None:
         self._host = view.host
@@ -155,7 +158,7 @@ class _Node:
         self._is_uniform = len({id(grid) for grid in grids.values()}) == 1
         self._total = sum(group.part * group.many for group in self._groups)
         left = self._left(NOTHING)
-        self.host_part = left / (self._cells or 1)
+        self.free = view.free_units * _FINE + int(left / (self._cells or 1) * (_FINE - 1))
         self._fill = _fill_of(self._groups, self._total, left)
 
     def least_loss(self, container: ContainerRequest, host: HostAmount) -> float | None:
