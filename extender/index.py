@@ -70,9 +70,8 @@ class Index:
         self._left: dict[NodeName, Amount] = {}  # node name -> see `is_behind`; missing where something changed
         self._ending: set[PodUid] = set()  # pods being deleted, or ended, whose claims wait for the plugin's word
         self._host_sizes: dict[NodeName, HostAmount] = {}  # node name -> CPU and memory for pods
-        self._loads: dict[
-            PodUid, tuple[NodeName, HostAmount]
-        ] = {}  # pod UID -> its node, perhaps none yet, and what it takes
+        # Pod UID -> its node, empty where it has none yet, and what it takes of that.
+        self._loads: dict[PodUid, tuple[NodeName, HostAmount]] = {}
         self._loaded: dict[NodeName, HostAmount] = {}  # node name -> CPU and memory of the pods there
         self._nominated: dict[PodUid, Nomination] = {}  # pod UID -> where others were evicted for it
         self._nominated_on: defaultdict[NodeName, set[PodUid]] = defaultdict(set)  # node name -> pods nominated for it
@@ -214,7 +213,9 @@ class Index:
 
     def _take_load(self, uid: PodUid) -> None:
         node, amount = self._loads.pop(uid)
-        self._loaded[node] = self._loaded[node].minus(amount)
+        left = self._loaded.pop(node).minus(amount)
+        if left != NOTHING:
+            self._loaded[node] = left
         self._load_changed(uid, node)
 
     def _load_changed(self, uid: PodUid, node: NodeName) -> None:

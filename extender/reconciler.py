@@ -321,10 +321,9 @@ class Reconciler:
         self._touch([pod.uid])
 
     def _on_host(self, change: Change[Node]) -> None:
-        node = change.object
-        is_there = change.kind is not ChangeKind.DELETED and node.status is not None and node.status.allocatable
-        size = amount_of(node.status.allocatable) if is_there and node.status else None
-        self._index.put_host(NodeName(node.metadata.name), size)
+        status = None if change.kind is ChangeKind.DELETED else change.object.status
+        size = amount_of(status.allocatable) if status is not None and status.allocatable else None
+        self._index.put_host(NodeName(change.object.metadata.name), size)
 
     def _on_node(self, change: Change[GpuNode]) -> None:
         node = change.object

@@ -38,7 +38,8 @@ _EXACT_UNITS: Final = 200
 CELLS: Final = 8
 """Into how many parts the CPU and memory that a node has for each of its GPUs are divided."""
 _MAX_DEMANDS: Final = 128  # that a grid tells apart: of more, the most frequent ones are all that matters
-_TINY: Final = 1e-9  # for parts that are exact but for the last digit
+TINY: Final = 1e-9
+"""For parts that are exact but for the last digit."""
 
 
 class GpuKind(NamedTuple):
@@ -62,13 +63,11 @@ class Grid(NamedTuple):
     Attributes:
         rows: free parts of the GPU, see `parts_of` -> free cells of the host -> units that will be filled.
         whole: what asks for several whole GPUs: how many, host cells in all, and the weight.
-        cells: of the host in all.
         hazard: see the module.
     """
 
     rows: list[list[float]]
     whole: list[tuple[int, int, float]]
-    cells: int
     hazard: float
 
 
@@ -163,7 +162,7 @@ def make_grid(kind: GpuKind, scaled: Mapping[Ask, float], *, weights: Mapping[As
         taken = demand_of(ask, kind) if ask.gpus > 1 else None
         if taken is not None and taken.units == kind.units:
             whole.append((ask.gpus, taken.cells * ask.gpus, weight))
-    return Grid(rows, whole, width - 1, hazard)
+    return Grid(rows, whole, hazard)
 
 
 class Demand(NamedTuple):
@@ -187,7 +186,7 @@ def demand_of(ask: Ask, kind: GpuKind) -> Demand | None:
     cells = 0
     if kind.host is not None:
         part = max(asked / size if size else 0.0 for asked, size in zip(ask.host, kind.host, strict=True))
-        cells = ceil(part * kind.gpus * CELLS / ask.gpus - _TINY)
+        cells = ceil(part * kind.gpus * CELLS / ask.gpus - TINY)
     return Demand(max(1, parts_of(units, kind.units)), cells, units) if cells <= kind.gpus * CELLS // ask.gpus else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from extender.placement.filling import CELLS, PARTS, Fills, Grid, parts_of
+from extender.placement.filling import CELLS, PARTS, TINY, Fills, Grid, parts_of
 from extender.placement.fitting import Order, choose, fullest_first
 from extender.placement.policy import MAX_SCORE, Rank
 from extender.placement.views import GpuView, NodeView
@@ -20,7 +20,6 @@ from fracgpu.requests import ContainerRequest, PodRequest
 _FINE: Final = 1000  # ranks are whole numbers, of thousandths
 _MAX_NODES: Final = 10_000  # that are kept, 2 KB each
 _MAX_ALIKE: Final = 500  # kinds of nodes that are looked for among others: many are alike where nearly all are empty
-_TINY: Final = 1e-9  # for parts that are exact but for the last digit
 
 
 class Fragmentation:
@@ -219,12 +218,12 @@ class _Node:
         units, size = gpu.units_for(container), gpu.units
         total = self._total - units / size
         cost = self._fill - _fill_of(self._groups, total, left)
-        cell = int(left + _TINY)
+        cell = int(left + TINY)
         found = []
         for group in roomy:
             free = group.free - units
             part, row = free / size, grid.rows[parts_of(free, size)]
-            rest = (row[cell] + row[int(min(left, left * part / total) + _TINY)]) / 2 if free else 0.0
+            rest = (row[cell] + row[int(min(left, left * part / total) + TINY)]) / 2 if free else 0.0
             loss = cost + _fill_of_one(group, left, total) - rest
             if group.is_whole:
                 loss += _fill_of_several(group, group.many, left, total)
@@ -262,14 +261,14 @@ def _fill_of(groups: Iterable[_Group], total: float, left: float) -> float:
         total: free GPUs.
         left: cells of the host.
     """
-    cell = int(left + _TINY)
+    cell = int(left + TINY)
     filled = 0.0
     for group in groups:
         part, row, many = group.part, group.row, group.many
         if many and part:
             # As `_fill_of_one`, which would take twice as long to call as to compute.
             own = left * part / total if total > part else left
-            filled += many * (row[cell] + row[int(own + _TINY)]) / 2
+            filled += many * (row[cell] + row[int(own + TINY)]) / 2
             if group.is_whole:
                 filled += _fill_of_several(group, many, left, total)
     return filled
@@ -282,7 +281,7 @@ def _fill_of_one(group: _Group, left: float, total: float) -> float:
     left, and its own part of that. The mean of the two is taken.
     """
     own = left * group.part / total if total > group.part else left
-    return (group.row[int(left + _TINY)] + group.row[int(own + _TINY)]) / 2
+    return (group.row[int(left + TINY)] + group.row[int(own + TINY)]) / 2
 
 
 def _fill_of_several(whole: _Group, number: int, left: float, total: float) -> float:
@@ -292,5 +291,5 @@ def _fill_of_several(whole: _Group, number: int, left: float, total: float) -> f
     """
     if number < 2 or not whole.grid.whole:
         return 0.0
-    weight = sum(weight * gpus for gpus, cells, weight in whole.grid.whole if gpus <= number and cells <= left + _TINY)
+    weight = sum(weight * gpus for gpus, cells, weight in whole.grid.whole if gpus <= number and cells <= left + TINY)
     return weight / (1 + whole.grid.hazard) * (whole.free - _fill_of_one(whole, left, total))

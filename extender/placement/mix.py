@@ -16,8 +16,6 @@ from fracgpu.selectors import GpuSelector
 
 FULL: Final = 20_000
 """Requests after which older ones count half: the last ten thousand or so are what matters."""
-
-
 _MAX_KINDS: Final = 512  # of requests that have a weight: the most frequent ones
 _FADED: Final = 0.2  # counts below this are forgotten: of requests that were seen once, and two halvings ago
 _MAX_MODELS: Final = 8  # of a selection that is looked at; a longer one counts as any GPU
