@@ -10,16 +10,14 @@ import json
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
+from bench.command import add_output, add_quick, output_console
 from bench.machine import describe_machine
 from bench.report import show
 from bench.sections import ON_LABS, QUICK, SECTIONS, Results, Scale, measure, measure_labs
-
-_WIDTH: Final = 120  # of the tables where nobody knows how wide it is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    show(results, output_console())
     return 1 if any(isinstance(found, dict) and "failed" in found for found in results.values()) else 0
 
 
@@ -71,10 +69,8 @@ def _arguments(argv: list[str] | None) -> Any:
         metavar="NAMES",
         help=f"these sections, with commas between: {','.join(SECTIONS)} (default: all)",
     )
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the numbers mean nothing")
-    parser.add_argument(
-        "--output", type=Path, default=Path("bench.json"), metavar="FILE", help="the results (default: bench.json)"
-    )
+    add_quick(parser)
+    add_output(parser, "bench.json")
     return parser.parse_args(argv)
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from bench.command import figures_table, machine_line
 from bench.latency import VERBS
 
 Results = dict[str, Any]
@@ -24,16 +23,12 @@ _SCHEDULER_RATIO: Final = 0.9  # of an extender that only echoes and binds
 
 def show(results: Results, console: Console) -> None:
     """Print everything that was measured."""
-    machine = results["machine"]
-    console.print(
-        f"{machine['cpus']} x {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}, load before {machine['load_before']}, {machine['date']}"
-    )
+    console.print(machine_line(results["machine"]))
     if latencies := list(_latencies(results)):
         columns = ("ms", "nodes", "sent", "p50", "floor", "ratio", "target", "", "p99", "CPU", "new shape", "busy p50")
-        console.print(_table(columns, latencies))
+        console.print(figures_table(columns, latencies))
     if lines := [*_memory_and_start(results), *_throughput(results)]:
-        console.print(_table(("", "measured", "target", ""), lines))
+        console.print(figures_table(("", "measured", "target", ""), lines))
     for name, found in results.items():
         if isinstance(found, dict) and (reason := found.get("skipped") or found.get("failed")):
             console.print(f"{name} {'skipped' if 'skipped' in found else 'failed'}: {reason}")
@@ -97,12 +92,3 @@ def _at_least(what: str, value: float, goal: float, unit: str) -> Line:
 
 def _met(is_met: bool) -> str:
     return "met" if is_met else "missed"
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]] | list[Line]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -8,17 +8,15 @@ import asyncio
 import json
 import sys
 import traceback
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
+from bench.command import add_output, add_quick, output_console
 from bench.machine import describe_machine
 from bench.plugin.measuring import QUICK, Scale, measure_node
 from bench.plugin.nodes import MACHINES
 from bench.plugin.report import Results, show
-
-_WIDTH: Final = 120  # of the tables where nobody knows how wide it is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    show(results, output_console())
     return 1 if any("failed" in row for row in results["nodes"].values()) else 0
 
 
@@ -51,14 +49,8 @@ def _arguments(argv: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(
         prog="make bench-plugin", description="Measures the device plugin. Takes about five minutes."
     )
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the numbers mean nothing")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-plugin.json"),
-        metavar="FILE",
-        help="the results (default: bench-plugin.json)",
-    )
+    add_quick(parser)
+    add_output(parser, "bench-plugin.json")
     return parser.parse_args(argv)
 
 

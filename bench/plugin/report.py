@@ -7,6 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import machine_line
+
 Results = dict[str, Any]
 Line = tuple[str, str, str, str, str]  # node, what, measured, what it should be, whether it is
 
@@ -17,11 +19,7 @@ _WRITES: Final = 2.0  # per pod, and per idle minute
 
 def show(results: Results, console: Console) -> None:
     """Print everything that was measured."""
-    machine = results["machine"]
-    console.print(
-        f"{machine['cpus']} x {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}, load before {machine['load_before']}, {machine['date']}"
-    )
+    console.print(machine_line(results["machine"]))
     nodes: dict[str, Results] = results["nodes"]
     rows = {name: row for name, row in nodes.items() if "failed" not in row}
     if rows:

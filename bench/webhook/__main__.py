@@ -11,18 +11,16 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
+from bench.command import add_output, add_quick, output_console
 from bench.machine import describe_machine
 from bench.webhook.burst import measure_burst
 from bench.webhook.measuring import QUICK, Scale, measure_large, measure_latency, measure_memory
 from bench.webhook.report import Results, show
 from bench.webhook.rig import Rig
-
-_WIDTH: Final = 120  # of the tables where nobody knows how wide it is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    show(results, output_console())
     return 1 if any("failed" in section for section in results.values()) else 0
 
 
@@ -67,14 +65,8 @@ def _arguments(argv: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(
         prog="make bench-webhook", description="Measures the admission webhook. Takes about three minutes."
     )
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the numbers mean nothing")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-webhook.json"),
-        metavar="FILE",
-        help="the results (default: bench-webhook.json)",
-    )
+    add_quick(parser)
+    add_output(parser, "bench-webhook.json")
     return parser.parse_args(argv)
 
 

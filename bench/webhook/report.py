@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+
+from bench.command import figures_table, machine_line
 
 Results = dict[str, Any]
 Line = tuple[str, str, str, str]  # what, measured, what it should be, whether it is
@@ -18,21 +18,12 @@ _TOO_LARGE: Final = 413
 
 def show(results: Results, console: Console) -> None:
     """Print everything that was measured."""
-    machine = results["machine"]
-    console.print(
-        f"{machine['cpus']} x {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}, load before {machine['load_before']}, {machine['date']}"
-    )
+    console.print(machine_line(results["machine"]))
     if rows := list(_latencies(results)):
-        table = _table("ms", "bytes", "p50", "p99", "longest", "floor p50", "p99", "ratio p50", "p99")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        columns = ("ms", "bytes", "p50", "p99", "longest", "floor p50", "p99", "ratio p50", "p99")
+        console.print(figures_table(columns, rows))
     if lines := list(_lines(results)):
-        table = _table("", "measured", "target", "")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
+        console.print(figures_table(("", "measured", "target", ""), lines))
     for name, found in results.items():
         if reason := found.get("skipped") or found.get("failed"):
             console.print(f"{name} {'skipped' if 'skipped' in found else 'failed'}: {reason}")
@@ -104,10 +95,3 @@ def _at_most(what: str, value: float, goal: float, unit: str) -> Line:
 
 def _met(is_met: bool) -> str:
     return "met" if is_met else "missed"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table

@@ -12,12 +12,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
+from bench.command import add_output, output_console
 from bench.machine import describe_machine
 from benchmarks.packing.experiment import BENCH_POLICIES, BenchPolicy, Outcome, Run, carry_out, find_traces
 from benchmarks.packing.report import Results, results_of, show
 from fracgpu.errors import SettingError
+from replay.seeds import parse_seeds
 from replay.traces import read_nodes, read_pods
 
 _NEEDED: Final = (
@@ -25,10 +25,7 @@ _NEEDED: Final = (
     "openb_pod_list_*.csv) of cluster-trace-gpu-v2023 from alibaba/clusterdata into one directory, and name it with "
     "--traces DIR"
 )
-_MAX_SEEDS: Final = 1000
-_MAX_DIGITS: Final = 9
 _MAX_JOBS: Final = 256
-_WIDTH: Final = 120  # of the tables where nobody knows how wide it is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     results: Results = {"machine": machine, **results_of(runs, outcomes, gpus=gpus)}
-    show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    show(results, output_console())
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
@@ -99,29 +96,15 @@ def _arguments(argv: list[str] | None) -> Any:
         help=f"with commas between: {','.join(BENCH_POLICIES)} (default: all)",
     )
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-packing.json"),
-        metavar="FILE",
-        help="the figures (default: bench-packing.json)",
-    )
+    add_output(parser, "bench-packing.json")
     return parser.parse_args(argv)
 
 
 def _seeds(text: str) -> list[int]:
-    seeds: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        ends = [first, last or first]
-        if not all(end.isascii() and end.isdigit() and len(end) <= _MAX_DIGITS for end in ends):
-            raise argparse.ArgumentTypeError(f"{part!r} is no seed; write a whole number, or a range as 42-51")
-        if int(ends[0]) > int(ends[1]):
-            raise argparse.ArgumentTypeError(f"{part!r} ends before it begins; write the smaller seed first")
-        if int(ends[1]) - int(ends[0]) >= _MAX_SEEDS:
-            raise argparse.ArgumentTypeError(f"{part!r} are more than {_MAX_SEEDS} seeds; take fewer")
-        seeds.update(range(int(ends[0]), int(ends[1]) + 1))
-    return sorted(seeds)
+    try:
+        return sorted(parse_seeds(text))
+    except SettingError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def _policies(text: str) -> list[BenchPolicy]:

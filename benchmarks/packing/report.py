@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from bench.command import figures_table
 from benchmarks.packing.experiment import Outcome, Run
 from benchmarks.packing.published import FGD_NAME, NAMES, published_means
 
@@ -49,13 +48,13 @@ def show(results: Results, console: Console) -> None:
     )
     console.print(_NOTE)
     policies = list(next(iter(traces.values()))["policies"])
-    console.print(_table(("trace", *policies, FGD_NAME, "bound"), _rows(traces, policies)))
+    console.print(figures_table(("trace", *policies, FGD_NAME, "bound"), _rows(traces, policies)))
     published = {name: trace["published"] for name, trace in traces.items() if trace["published"]}
     if published:
         console.print("Published means:")
         rows = [(name, *(f"{means[policy]:.2f}" for policy in NAMES)) for name, means in published.items()]
         means = (f"{fmean(each[policy] for each in published.values()):.2f}" for policy in NAMES)
-        console.print(_table(("trace", *NAMES), [*rows, (_MEAN, *means)]))
+        console.print(figures_table(("trace", *NAMES), [*rows, (_MEAN, *means)]))
 
 
 def _rows(traces: Mapping[str, Any], policies: Sequence[str]) -> list[tuple[str, ...]]:
@@ -83,12 +82,3 @@ def _row(name: str, means: Iterable[float], goal: float | None, bound: float) ->
 def _seeds(traces: Mapping[str, Any]) -> str:
     seeds = sorted(map(int, next(iter(traces.values()))["bound"]["per_seed"]))
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -276,7 +276,7 @@ def test_of_several_lists_of_nodes_that_of_nodes_with_gpus_is_taken(tmp_path: Pa
 
 REFUSED = {
     "seeds backwards": (("--seeds", "5-3"), "ends before it begins"),
-    "no seed": (("--seeds", "42,x"), "'x' is no seed"),
+    "no seed": (("--seeds", "42,x"), "'x'; seeds are whole numbers"),
     "too many seeds": (("--seeds", "1-1001"), "more than 1000 seeds"),
     "unknown policy": (("--policies", "fgd,best"), "no such policy: best"),
     "no jobs": (("--jobs", "0"), "whole number from 1"),
