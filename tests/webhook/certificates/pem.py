@@ -58,6 +58,13 @@ class Visit:
         await self._reader.readuntil(b"\r\n\r\n")
         return (await self._reader.readuntil(b"0\r\n\r\n")).split(b"\r\n")[1]  # the app's answers are one chunk
 
+    async def ask_for_text(self, path: str) -> str:
+        """GET something of known length over this connection."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return (await self._reader.readexactly(length)).decode()
+
     async def leave(self) -> None:
         self._writer.close()
         await self._writer.wait_closed()
