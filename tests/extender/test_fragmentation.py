@@ -20,7 +20,7 @@ from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.pods import Container, ObjectMeta, Pod, PodSpec, Resources
 from fracgpu.requests import ContainerRequest, PodRequest
 from fracgpu.selectors import GpuSelector
-from tests.extender.builders import UNIT, gpu_node, gpu_view, node_view, request
+from tests.extender.builders import UNIT, gpu_node, gpu_view, node_view
 
 CORE = 1000
 
@@ -176,10 +176,10 @@ nodes = st.lists(st.tuples(st.lists(gpus, min_size=1, max_size=4), hosts), min_s
 
 @settings(max_examples=200)
 @given(nodes, st.lists(requests, max_size=8), requests)
-def test_the_rank_is_the_least_loss_of_all_places(
+def test_what_is_kept_changes_no_rank_and_each_way_to_it_is_the_same(
     views: list[NodeView], mix: list[PodRequest], wanted: PodRequest
 ) -> None:
-    """And what is kept from earlier questions changes nothing."""
+    """The loss of a share of equal GPUs is computed in one pass; of GPUs that are named, place by place."""
     policy = policy_for(mix, *views)
     for view in views:
         for other in (*mix, wanted):
@@ -192,6 +192,10 @@ def test_the_rank_is_the_least_loss_of_all_places(
             assert 1 <= policy.score(rank, view, wanted) <= 9
             plan = choose(view, wanted, order=policy.order(view, wanted))
             assert plan is not None
+        (only,) = wanted.containers
+        if only.selector is None and only.gpus == 1:
+            every = replace(only, selector=GpuSelector(uuids=tuple(gpu.uuid for gpu in view.gpus)))
+            assert policy.rank(view, replace(wanted, containers=(every,))) == rank
 
 
 def pod(name: str, units: int, *, cpu: int) -> Pod:
@@ -293,5 +297,8 @@ def test_what_pods_take_of_a_node_is_counted_once() -> None:
 def test_every_policy_ranks_a_pod_without_a_gpu(policy: str) -> None:
     """As a replay asks of them."""
     wanted = PodRequest((), policy=policy, host=HostAmount(1000, 0))  # type: ignore[arg-type]
-    assert Policies().of(wanted).rank(node("a", 80, 10, cpu=4000), wanted) is not None
-    assert request(8).host == HostAmount()
+    views = [node("full", 80, 10, cpu=4000), node("empty", 80, 80, cpu=4000)]
+    ranks = [Policies().of(wanted).rank(view, wanted) for view in views]
+    assert ranks[0] is not None
+    assert ranks[1] is not None
+    assert (ranks[0] < ranks[1]) == (policy != "spread")
