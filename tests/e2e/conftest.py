@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 import pytest
 import pytest_asyncio
 
-from playground.node.cri import end_at_once
 from tests.e2e.cluster import Cluster
 from tests.e2e.node import RealNode
 from tests.realcluster import missing_binaries
@@ -83,5 +82,4 @@ async def paper(cluster: Cluster) -> AsyncIterator[list[str]]:
 async def node(cluster: Cluster, shared_node: RealNode) -> AsyncIterator[RealNode]:
     """The real node, without pods."""
     yield shared_node
-    shared_node.runtime.on_sigterm = end_at_once
     await shared_node.clean()

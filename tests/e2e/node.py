@@ -16,8 +16,16 @@ from fracgpu.quantities import seat_units
 from playground.cluster import JsonObject
 from playground.node import cri_pb2 as pb
 from playground.node.cgroups import CgroupTree
-from playground.node.cri import LABEL_CONTAINER, LABEL_POD_UID, ContainerRuntimeStub, Context, CriContainer
+from playground.node.cri import (
+    LABEL_CONTAINER,
+    LABEL_POD_UID,
+    ContainerRuntimeStub,
+    Context,
+    CriContainer,
+    end_at_once,
+)
 from playground.node.nvml import write_state
+from tests.conformance.lab import poll
 from tests.deploy.conftest import PLUGIN
 from tests.e2e.cluster import Cluster
 from tests.nodebench import PATIENCE_SECONDS, until
@@ -119,6 +127,7 @@ class RealNode:
             *("--cgroup-root", str(cgroup_root)),
         )
         self._cluster = cluster
+        self._let_end: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Start it; returns when pods can be placed on it."""
@@ -158,9 +167,15 @@ class RealNode:
         )
 
     async def clean(self) -> None:
-        """Delete all pods, and wait until nothing is held."""
+        """Delete all pods, let their processes end, and wait until nothing is held."""
+        self._let_end()
+        self.runtime.on_sigterm = end_at_once
         await self._cluster.clean()
+        await poll(self._has_no_process)  # first: a grant may be published after its pod is gone
         await self._cluster.grants(self.name, lambda names: not names)
+
+    async def _has_no_process(self) -> bool:
+        return not any(container.is_running for container in self.runtime.containers)
 
     def container(self, uid: PodUid, name: str = "main") -> CriContainer:
         """The newest container of that name."""
@@ -169,13 +184,14 @@ class RealNode:
         return found
 
     def let_processes_live_on(self) -> Callable[[], None]:
-        """Make processes ignore SIGTERM until the returned function is called."""
+        """Make processes ignore SIGTERM until the returned function is called, or the test is over."""
         may_end = asyncio.Event()
 
         async def wait(_: CriContainer) -> None:
             await may_end.wait()
 
         self.runtime.on_sigterm = wait
+        self._let_end = may_end.set
         return may_end.set
 
 

@@ -140,7 +140,6 @@ async def test_redis_is_killed_and_replaced_by_an_empty_one(one_gpu: Cluster) ->
     await one_gpu.waiting("b", because="Redis does not answer")
     await redis.erase()
     await redis.start()
-    await one_gpu.waiting("b", because="being rebuilt")
     await one_gpu.running("b")
     await one_gpu.create(pod("c", "2Gi"))
     assert await one_gpu.settled(timeout_seconds=30)
