@@ -1,7 +1,9 @@
-# Everything goes through .venv, which `make` builds from the hash-pinned lock file when it is missing or stale.
+# Everything goes through .venv, which `make` builds from the hash-pinned lock files when it is missing or stale: what the
+# demo needs first, and the tools of tests and checks, which are much larger, only for those.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo test chaos e2e bench bench-plugin bench-webhook bench-packing check lock proto clean
@@ -9,11 +11,16 @@ INSTALLED := $(VENV)/.installed
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-$(INSTALLED): requirements/dev.lock pyproject.toml scripts/bootstrap
-	@scripts/bootstrap $(PYTHON) $(VENV)
+$(RUNNABLE): requirements/demo.lock pyproject.toml scripts/bootstrap
+	@rm -rf $(VENV)
+	@scripts/bootstrap $(PYTHON) $(VENV) $<
 	@touch $@
 
-demo: $(INSTALLED) ## Run the main job: four simulated GPU nodes, the three services, the pods in examples/
+$(INSTALLED): requirements/dev.lock $(RUNNABLE)
+	@scripts/bootstrap $(PYTHON) $(VENV) $<
+	@touch $@
+
+demo: $(RUNNABLE) ## Run the main job: four simulated GPU nodes, the three services, the pods in examples/
 	@$(BIN)/fracgpu demo $(ARGS)
 
 test: $(INSTALLED) ## Run all checks and tests
