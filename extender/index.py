@@ -55,6 +55,7 @@ class Index:
             pods; only nodes that have some.
         policies: by which pods choose among the places that fit.
         surveys: what the nodes, as `view` shows them, say to a request.
+        touched: nodes of which anything has changed, what pods use of them too; emptied by who draws them.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Index:
         self.nodes: Mapping[NodeName, GpuNode] = MappingProxyType(self._nodes)
         self.entries: Mapping[PodUid, Entry] = MappingProxyType(self._entries)
         self.passing: Mapping[NodeName, Set[PodUid]] = MappingProxyType(self._passing)
+        self.touched: set[NodeName] = set()
         self.policies = policies or Policies()
         self.policies.fills.cluster = self.views
         self.surveys = Surveys(view=self.view, unit=unit, policies=self.policies, kept=kinds)
@@ -139,6 +141,14 @@ class Index:
         """The claims on a node, by pod."""
         return sorted((self._entries[uid].claim for uid in self._on_node.get(name, ())), key=lambda claim: claim.pod)
 
+    def takers_of(self, name: NodeName) -> list[Claim]:
+        """All that is taken on a node: the claims there, and grants of which the ledger does not know yet."""
+        return [*self.claims_on(name), *self._unknown_to_ledger(name)]
+
+    def is_ending(self, uid: PodUid) -> bool:
+        """Whether a pod is being deleted or has ended."""
+        return uid in self._ending
+
     def is_behind(self, name: NodeName, amount: Amount) -> bool:
         """Whether so much, asked of the node as a whole, is more than it has left by the pods that we know of.
 
@@ -169,6 +179,8 @@ class Index:
         is_as_before = before is not None and before.spec == node.spec and _has_status(before) == _has_status(node)
         if not is_as_before or self._unknown_to_ledger(node.node) != unknown:
             self._changed(node.node)
+        elif before is not None and not _looks_as(before, node):
+            self.touched.add(node.node)
 
     def remove_node(self, name: NodeName) -> None:
         """Forget a GPUNode; the claims there stay until they are released."""
@@ -226,6 +238,7 @@ class Index:
 
     def replace_claims(self, entries: Mapping[PodUid, Entry]) -> None:
         """Forget all claims; these are the claims."""
+        self.touched.update(self._nodes)
         self._entries.clear()
         self._on_node.clear()
         self._passing.clear()
@@ -276,6 +289,7 @@ class Index:
     def _note_passing(self, uid: PodUid) -> None:
         claim = self._entries[uid].claim
         self._left.pop(claim.node, None)
+        self.touched.add(claim.node)
         if uid in self._ending or claim.state is not ClaimState.BOUND:
             self._passing[claim.node].add(uid)
         else:
@@ -301,6 +315,7 @@ class Index:
         return [claim for uid, claim in self._granted.get(name, {}).items() if uid not in self._entries]
 
     def _changed(self, name: NodeName) -> None:
+        self.touched.add(name)
         self._views.pop(name, None)
         self._left.pop(name, None)
         self.surveys.forget(name)
@@ -381,6 +396,11 @@ def _gpu_views(node: GpuNode, taken: Mapping[GpuUuid, Share], by_seats: Mapping[
             seat_units=by_seats.get(gpu.uuid, 0),
             memory=gpu.memory,
         )
+
+
+def _looks_as(before: GpuNode, after: GpuNode) -> bool:
+    """Whether a node that offers the same also says the same about grants and use; how far it has come is not shown."""
+    return before.status.grants == after.status.grants and before.status.usage == after.status.usage
 
 
 def _has_status(node: GpuNode) -> bool:

@@ -5,6 +5,7 @@ A cluster has tens of thousands of pods, and each replica keeps them all: `reduc
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
@@ -16,9 +17,9 @@ from extender.ledger.claims import Claim, ClaimState
 from extender.reconciling import Facts, judge
 from extender.sharingpolicies import slim
 from fracgpu.errors import InputError, PlanError, RequestError
-from fracgpu.gpunodes import GpuNode
+from fracgpu.gpunodes import GpuNode, UsedMemory
 from fracgpu.hosts import NOTHING, HostAmount, host_request_of
-from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, NodeName
+from fracgpu.names import DOMAIN, RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid, NodeName, PodUid
 from fracgpu.nodes import Node, NodeStatus
 from fracgpu.plans import Plan, check_shares, decode_plan
 from fracgpu.pods import Container, ContainerStatus, ObjectMeta, Pod, PodSpec, PodStatus, Quantity, Resources
@@ -53,6 +54,7 @@ def reduced(pod: Pod) -> Pod | None:
         PodStatus(
             sys.intern(status.phase),
             nominated_node_name=status.nominated_node_name,
+            conditions=None if spec.node_name else status.conditions,  # why it waits
             container_statuses=tuple(filter(_is_running, status.container_statuses or ())),
             init_container_statuses=tuple(filter(_is_running, status.init_container_statuses or ())),
         ),
@@ -63,15 +65,34 @@ def reduced_node(node: GpuNode) -> GpuNode:
     """What is kept of a GPUNode, with the texts that many of them share kept once."""
     gpus = tuple(
         msgspec.structs.replace(
-            gpu, product=sys.intern(gpu.product), memory=_one(gpu.memory), problem="", parent="", pending=None
+            gpu,
+            product=sys.intern(gpu.product),
+            memory=_one(gpu.memory),
+            problem=sys.intern(gpu.problem),
+            parent="",
+            pending=None,
         )
         for gpu in node.spec.gpus
     )
     return msgspec.structs.replace(
         node,
         spec=msgspec.structs.replace(node.spec, gpus=gpus),
-        status=msgspec.structs.replace(node.status, isolation=None, sharing=slim(node.status.sharing)),
+        status=msgspec.structs.replace(
+            node.status, isolation=None, sharing=slim(node.status.sharing), usage=_reduced_usage(node), usage_time=None
+        ),
     )
+
+
+def _reduced_usage(node: GpuNode) -> tuple[UsedMemory, ...] | None:
+    """What pods use of each GPU, whichever of their containers does, with the names that the object has anyway."""
+    if node.status.usage is None:
+        return None
+    gpus = {gpu.uuid: gpu.uuid for gpu in node.spec.gpus}
+    uids = {grant.pod_uid: grant.pod_uid for grant in node.status.grants}
+    used: Counter[tuple[PodUid, GpuUuid]] = Counter()
+    for one in node.status.usage:
+        used[uids.get(one.pod_uid, one.pod_uid), gpus.get(one.gpu, one.gpu)] += one.used
+    return tuple(UsedMemory(uid, "", gpu, Mib(size)) for (uid, gpu), size in used.items())
 
 
 def reduced_host(node: Node) -> Node:

@@ -17,7 +17,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,12 @@ class RealControlPlane:
             self.stop()
             raise
 
-    def start_scheduler(self, config: Path) -> None:
+    def start_scheduler(self, config: Path, *, name: str = "kube-scheduler") -> None:
         """Start kube-scheduler with a KubeSchedulerConfiguration, whose kubeconfig path is filled in.
+
+        Args:
+            config: the configuration.
+            name: of its files, where there is more than one.
 
         Raises:
             RuntimeError: it ended or did not become healthy.
@@ -104,30 +109,43 @@ class RealControlPlane:
         settings = yaml.safe_load(config.read_text())
         settings.setdefault("clientConnection", {})["kubeconfig"] = str(self.kubeconfig(SCHEDULER))
         settings["leaderElection"] = {"leaderElect": False}
-        resolved = self.directory / "scheduler.yaml"
+        resolved = self.directory / f"{name}.yaml"
         resolved.write_text(yaml.safe_dump(settings))
         port = _free_port()
         self._spawn(
-            "kube-scheduler",
+            name,
             f"--config={resolved}",
             f"--secure-port={port}",
             "--bind-address=127.0.0.1",
-            f"--cert-dir={self.directory / 'scheduler-certs'}",
+            f"--cert-dir={self.directory / f'{name}-certs'}",
+            binary="kube-scheduler",
         )
         # Its certificate is self-signed at start, so there is nothing to verify it against.
         unverified = ssl._create_unverified_context()
-        self._wait_ready("kube-scheduler", lambda: _answers(f"https://127.0.0.1:{port}/healthz", unverified))
+        self._wait_ready(name, lambda: _answers(f"https://127.0.0.1:{port}/healthz", unverified))
+
+    @contextmanager
+    def scheduler(self, config: Path, *, name: str) -> Iterator[None]:
+        """One more kube-scheduler, by a name of its own, for as long as this lasts (see `start_scheduler`)."""
+        try:
+            self.start_scheduler(config, name=name)
+            yield
+        finally:
+            self._end(name)
 
     def stop(self) -> None:
         """End every process, the last started first; repeating it is harmless."""
         for name in reversed(list(self._processes)):
-            process = self._processes.pop(name)
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def kubeconfig(self, user: User = ADMIN) -> Path:
         """Write a kubeconfig for ``user`` and return its path."""
@@ -236,10 +254,10 @@ class RealControlPlane:
         context = self.client_ssl()
         self._wait_ready("kube-apiserver", lambda: _answers(f"{self.url}/readyz", context, self.token))
 
-    def _spawn(self, name: str, *flags: str) -> None:
+    def _spawn(self, name: str, *flags: str, binary: str = "") -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [str(assets_dir() / name), *flags], stdout=log, stderr=subprocess.STDOUT, cwd=self.directory
+                [str(assets_dir() / (binary or name)), *flags], stdout=log, stderr=subprocess.STDOUT, cwd=self.directory
             )
 
     def _wait_ready(self, name: str, is_ready: Callable[[], bool]) -> None:

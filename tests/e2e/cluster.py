@@ -98,9 +98,10 @@ class Cluster:
             ),
         )
         self.redis = EmbeddedRedis(folder / "redis")
-        self._extender_port = _free_port()  # kept, so that the scheduler finds an extender that was started again
-        self.extender_url = f"http://127.0.0.1:{self._extender_port}"
-        self.recorder = Recorder(self.extender_url)
+        # Kept, so that the scheduler, and tests, find an extender that was started again.
+        self._extender_port, self._pages_port = _free_port(), _free_port()
+        self.pages_url = f"http://127.0.0.1:{self._pages_port}"
+        self.recorder = Recorder(f"http://127.0.0.1:{self._extender_port}")
         self.webhook: ServiceProcess
         self.extender: ServiceProcess
         self.api: HttpCluster
@@ -127,11 +128,11 @@ class Cluster:
         self._stack.push_async_callback(self.redis.stop)
         ca_pem = self._make_certificates()
         self.webhook = self.service(
-            *("webhook", "-m", "webhook", "--port", "0"),
+            *("webhook", "-m", "webhook", "--port", "0", "--metrics-port", "0"),
             *("--tls-cert", str(self.folder / "tls.crt"), "--tls-key", str(self.folder / "tls.key")),
         )
         self.extender = self.service(
-            *("extender", "-m", "extender", "--port", str(self._extender_port)),
+            *("extender", "-m", "extender", "--port", str(self._extender_port), "--pages-port", str(self._pages_port)),
             *("--kubeconfig", str(self.plane.kubeconfig(EXTENDER))),
             *("--redis-url", self.redis.url, "--binding-timeout-seconds", "1"),
             *("--policy", "binpack"),  # by which a test can tell beforehand who goes where
@@ -152,7 +153,7 @@ class Cluster:
         await self._stack.aclose()
 
     def assert_rights_suffice(self) -> None:
-        """Fail if our services asked the API server for anything that deploy/rbac.yaml does not allow."""
+        """Fail if our services asked the API server for anything that deploy/kustomize/rbac.yaml does not allow."""
         events = [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
         assert EXTENDER.name in {event["user"]["username"] for event in events}
         assert [event for event in events if event["responseStatus"]["code"] == 403] == []
@@ -219,7 +220,7 @@ class Cluster:
 
     async def explain(self, name: str) -> str:
         """Ask the extender where a pod is, or why it waits."""
-        async with self._http.get(f"{self.extender_url}/v1/explain/{NAMESPACE}/{name}") as answer:
+        async with self._http.get(f"{self.pages_url}/v1/explain/{NAMESPACE}/{name}") as answer:
             found = await answer.json()
         return str(found.get("reason", found))
 
@@ -228,7 +229,7 @@ class Cluster:
 
         async def holds() -> bool:
             try:
-                async with self._http.get(f"{self.extender_url}/readyz") as answer:
+                async with self._http.get(f"{self.pages_url}/readyz") as answer:
                     return answer.status == 200
             except aiohttp.ClientError:
                 return False
@@ -343,7 +344,7 @@ class Cluster:
         api.wait_until(lambda: api.call("POST", path, malformed)[0] == 403)
 
     def _scheduler_configuration(self) -> Path:
-        configuration = yaml.safe_load((DEPLOY / "scheduler" / "kube-scheduler-config.yaml").read_text())
+        configuration = scheduler_configuration()
         (extender,) = configuration["extenders"]
         extender["urlPrefix"] = self.recorder.url
         path = self.folder / "kube-scheduler-config.yaml"
@@ -356,6 +357,14 @@ class Cluster:
         issued.private_key_pem.write_to_path(self.folder / "tls.key")
         (self.folder / "tls.crt").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
         return bytes(authority.cert_pem.bytes())
+
+
+def scheduler_configuration() -> dict[str, Any]:
+    """The KubeSchedulerConfiguration of deploy/, without what is TLS' in it."""
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "kustomize" / "scheduler" / "kube-scheduler-config.yaml").read_text())
+    (extender,) = found["extenders"]
+    del extender["enableHTTPS"], extender["tlsConfig"]
+    return found
 
 
 def node_of(found: JsonObject) -> NodeName:

@@ -162,6 +162,14 @@ async def test_the_plugin_refuses_a_share_whose_process_lives(cluster: Cluster, 
     failed = await cluster.until("bypassing", lambda found: found.get("status", {}).get("phase") == "Failed")
     assert failed["status"]["reason"] == "UnexpectedAdmissionError"
     assert f"{NAMESPACE}/old" in failed["status"]["message"]
+
+    async def is_told() -> bool:
+        """The kubelet writes our sentence into an event too, so that the plugin need not."""
+        selector = f"involvedObject.uid={failed['metadata']['uid']},reason=UnexpectedAdmissionError"
+        told, _ = await cluster.api.list("events", field_selector=selector)
+        return any(f"{NAMESPACE}/old" in event["message"] for event in told)
+
+    await poll(is_told)
     may_end()
 
 

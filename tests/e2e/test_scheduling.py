@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from fracgpu.names import ANNOTATION_ALLOCATION, RESOURCE_MEMORY
-from playground.cluster import ApiStatusError
+from playground.cluster import ApiStatusError, JsonObject
 from tests.conformance.lab import poll
 from tests.e2e.cluster import NAMESPACE, Cluster, node_of, planned, planned_units, pod
 
@@ -44,6 +44,23 @@ async def test_the_plan_comes_with_the_binding(cluster: Cluster, paper: list[str
     assert (gpu.rpartition("-")[0], share.units) == (f"GPU-{node_of(bound)}", 80)
     assert [call.verb for call in cluster.recorder.of("a")] == ["filter", "prioritize", "bind"]
     assert await cluster.explain("a") == f"bound to {node_of(bound)}"
+
+
+async def test_a_bound_pod_says_which_gpu_it_was_assigned(cluster: Cluster, paper: list[str]) -> None:
+    uid = await cluster.create(pod("a", "8Gi", on=paper[0]))
+    await cluster.bound("a")
+
+    async def holds() -> bool:
+        about = f"involvedObject.uid={uid},reason=GpuAssigned"
+        found, _ = await cluster.api.list("events", field_selector=about)
+        told.extend(found)
+        return bool(found)
+
+    told: list[JsonObject] = []
+    await poll(holds)
+    assert told[0]["message"].startswith("8 GiB on GPU ")
+    assert told[0]["message"].endswith(f" of {paper[0]}")
+    assert (told[0]["type"], told[0]["source"]["component"]) == ("Normal", "fracgpu-extender")
 
 
 async def test_the_extenders_scores_decide_between_nodes(cluster: Cluster, paper: list[str]) -> None:

@@ -11,22 +11,25 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from extender.app import create_app
+from extender.exposition.page import MetricsPage
+from extender.faces import Faces
 from extender.index import Index
 from extender.ledger.connecting import connect
 from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
+from extender.pages.feed import Feed
 from extender.placement.policies import Policies
 from extender.reconciler import Reconciler
+from extender.settings import ExtenderSettings
 from extender.verbs import Extender
 from fracgpu.gpunodes import GpuNode
 from fracgpu.kube.client import KubeClient
-from fracgpu.process.serving import HttpServer
 from playground.api.apiserver import ApiServer
 
 JsonObject = dict[str, Any]
 BINDING_TIMEOUT_SECONDS = 0.5
 HOLD_SECONDS = 60.0  # longer than any test: a hold goes by what happens to it, not by the clock
+SETTINGS = ExtenderSettings.load(["--port=0", "--pages-port=0"])
 
 
 class Replica:
@@ -34,7 +37,9 @@ class Replica:
         self.index = index
         self.ledger = ledger
         self.reconciler = reconciler
+        self.extender: Extender
         self.url = ""
+        self.pages_url = ""
         self._http = http
 
     @classmethod
@@ -42,11 +47,11 @@ class Replica:
     async def running(cls, *, redis_url: str, kubeconfig: Path) -> AsyncIterator["Replica"]:
         async with contextlib.AsyncExitStack() as stack:
             index = Index(policies=Policies("binpack"))  # by which a test can tell beforehand who goes where
-            ledger = Ledger(connect(redis_url), reader=index)
-            stack.push_async_callback(ledger.close)
-            kube = await KubeClient.connect(kubeconfig=kubeconfig)
-            stack.push_async_callback(kube.close)
             metrics = Metrics()
+            ledger = Ledger(connect(redis_url), reader=index, observer=metrics.ledger_call)
+            stack.push_async_callback(ledger.close)
+            kube = await KubeClient.connect(kubeconfig=kubeconfig, observer=metrics.kube)
+            stack.push_async_callback(kube.close)
             reconciler = Reconciler(
                 kube=kube,
                 index=index,
@@ -57,15 +62,15 @@ class Replica:
             extender = Extender(
                 index=index, ledger=ledger, reconciler=reconciler, metrics=metrics, hold_seconds=HOLD_SECONDS
             )
-            app = create_app(extender)
-            server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
-            await server.start()
-            stack.push_async_callback(server.stop)
-            following = asyncio.create_task(reconciler.run())
-            stack.callback(following.cancel)
+            feed = Feed(index, pods=lambda: reconciler.pods)
+            page = MetricsPage(metrics=metrics, index=index, reconciler=reconciler)
+            faces = await stack.enter_async_context(Faces(SETTINGS, extender, feed=feed, metrics=page))
+            for following in (reconciler.run(), feed.run()):
+                stack.callback(asyncio.create_task(following).cancel)
             http = await stack.enter_async_context(aiohttp.ClientSession())
             replica = cls(index=index, ledger=ledger, reconciler=reconciler, http=http)
-            replica.url = server.url
+            replica.extender = extender
+            replica.url, replica.pages_url = faces.url, faces.pages_url
             yield replica
 
     async def post(self, verb: str, body: object) -> Any:
@@ -76,7 +81,8 @@ class Replica:
             return await answer.json()
 
     async def get(self, path: str) -> tuple[int, str]:
-        async with self._http.get(f"{self.url}{path}") as answer:
+        """GET a path of its pages."""
+        async with self._http.get(f"{self.pages_url}{path}") as answer:
             return answer.status, await answer.text()
 
     async def bind(self, pod: JsonObject, node: str) -> str:

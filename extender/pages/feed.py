@@ -1,0 +1,155 @@
+"""The picture of the cluster for many readers at once: whole, or as it changes.
+
+A large cluster's picture takes a third of a second to draw, and kube-scheduler waits in the same event loop: so it is
+drawn node by node with pauses, only while somebody looks, and a change is drawn once for all who look. What a slow
+reader has not taken yet is replaced by what is newer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from extender.index import Index
+from extender.picture import Reasons, WaitingPicture, is_waiting, node_picture, waiting_picture
+from fracgpu.names import NodeName
+from fracgpu.pods import Pod
+
+MAX_READERS: Final = 32
+"""Who follow changes at the same time."""
+
+_TICK_SECONDS: Final = 1.0
+_ALIVE_SECONDS: Final = 15.0  # between two signs of life: proxies close what is silent for a minute
+_NODES: Final = 20  # nodes drawn in one go: some 1 ms
+_PODS: Final = 500  # pods looked at in one go
+_CHUNK_BYTES: Final = 64 * 2**10
+
+
+class Reader:
+    """One who follows the changes."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[NodeName, bytes | None] = {}  # node -> how it looks now; None where it is gone
+        self.waiting: bytes | None = None  # who waits now; None where that has not changed
+        self.news = asyncio.Event()
+
+    def take(self) -> bytes:
+        """What has changed since the last time, as JSON."""
+        self.news.clear()
+        drawn = b",".join(drawn for drawn in self.nodes.values() if drawn is not None)
+        gone = msgspec.json.encode([name for name, drawn in self.nodes.items() if drawn is None])
+        waiting = self.waiting or b"null"
+        self.nodes, self.waiting = {}, None
+        return b'{"nodes":[%b],"gone":%b,"waiting":%b}' % (drawn, gone, waiting)
+
+
+class Feed:
+    """Draws the cluster for those who look at it.
+
+    Args:
+        index: the cluster.
+        pods: those that ask for GPUs.
+    """
+
+    def __init__(self, index: Index, *, pods: Callable[[], Iterable[Pod]]) -> None:
+        self._index = index
+        self._pods = pods
+        self._readers: set[Reader] = set()
+        self._waiting: bytes = b""  # as it was told last
+        self._closing = asyncio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may follow the changes."""
+        return len(self._readers) < MAX_READERS
+
+    async def run(self) -> None:
+        """Tell the readers of changes, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            touched = set(self._index.touched)
+            self._index.touched.clear()
+            if self._readers:
+                await self._tell(touched)
+
+    def close(self) -> None:
+        """End what readers follow, so that the server can stop."""
+        self._closing.set()
+        for reader in self._readers:
+            reader.news.set()
+
+    async def picture(self) -> AsyncIterator[bytes]:
+        """The whole cluster as JSON (see `extender.picture.Picture`), in pieces."""
+        part = bytearray(b'{"memoryUnitMiB":%d,"nodes":[' % self._index.unit)
+        is_first = True
+        for count, name in enumerate(sorted(self._index.nodes), start=1):
+            drawn = self._draw(name)
+            if drawn is not None:
+                part += drawn if is_first else b"," + drawn
+                is_first = False
+            if count % _NODES == 0:
+                await asyncio.sleep(0)
+            if len(part) > _CHUNK_BYTES:
+                yield bytes(part)
+                part.clear()
+        part += b'],"waiting":'
+        part += msgspec.json.encode(await self._draw_waiting())
+        part += b"}"
+        yield bytes(part)
+
+    async def changes(self) -> AsyncIterator[bytes]:
+        """Server-sent events: the whole picture, then what changes, as long as anybody reads."""
+        reader = Reader()
+        self._readers.add(reader)  # first, so that nothing is lost that changes while the picture is drawn
+        try:
+            yield b"retry: 2000\nevent: picture\ndata: "
+            async for part in self.picture():
+                yield part
+            yield b"\n\n"
+            while not self._closing.is_set():
+                try:
+                    async with asyncio.timeout(_ALIVE_SECONDS):
+                        await reader.news.wait()
+                except TimeoutError:
+                    yield b": alive\n\n"
+                    continue
+                if not self._closing.is_set():
+                    yield b"event: change\ndata: %b\n\n" % reader.take()
+        finally:
+            self._readers.discard(reader)
+
+    async def _tell(self, touched: set[NodeName]) -> None:
+        for count, name in enumerate(sorted(touched), start=1):
+            drawn = self._draw(name)
+            for reader in self._readers:
+                reader.nodes[name] = drawn
+            if count % _NODES == 0:
+                await asyncio.sleep(0)
+        waiting = msgspec.json.encode(await self._draw_waiting())
+        is_new = waiting != self._waiting
+        self._waiting = waiting
+        for reader in self._readers:
+            if is_new:
+                reader.waiting = waiting
+            if is_new or touched:
+                reader.news.set()
+
+    def _draw(self, name: NodeName) -> bytes | None:
+        node = self._index.nodes.get(name)
+        return None if node is None else msgspec.json.encode(node_picture(self._index, node))
+
+    async def _draw_waiting(self) -> list[WaitingPicture]:
+        found = []
+        for count, pod in enumerate(list(self._pods()), start=1):
+            if is_waiting(self._index, pod):
+                found.append(pod)
+            if count % _PODS == 0:
+                await asyncio.sleep(0)
+        found.sort(key=lambda pod: (pod.metadata.creation_timestamp or "", pod.key))
+        reasons = Reasons(self._index)
+        drawn = []
+        for pod in found:
+            drawn.append(waiting_picture(self._index, pod, reasons=reasons))
+            await asyncio.sleep(0)  # a reason is a walk over all nodes
+        return drawn
