@@ -32,6 +32,8 @@ def service_account(name: str) -> User:
 
 
 EXTENDER, PLUGIN, WEBHOOK = (service_account(f"fracgpu-{name}") for name in ("extender", "plugin", "webhook"))
+SCHEDULER_ACCOUNT = service_account("fracgpu-scheduler")
+"""That of the chart's second kube-scheduler."""
 TENANT = User("tenant", ("system:authenticated",))
 """Somebody without rights, until a test gives some."""
 KUBELET = User("system:node:node-1", ("system:nodes", "system:authenticated"))
@@ -62,8 +64,17 @@ class Api:
     def warnings_of(self, path: str, manifest: dict[str, Any]) -> tuple[int, list[str]]:
         """Create an object; the status, and the warnings that kubectl would print."""
         status, _, headers = self._send("POST", path, manifest)
-        # RFC 7234 5.5: code, agent, and the text in quotes
-        return status, [json.loads(line.split(" ", 2)[2]) for line in headers.get_all("Warning") or ()]
+        return status, warnings_in(headers)
+
+    def tried(self, manifest: dict[str, Any]) -> tuple[int, Any, list[str]]:
+        """What would come of applying an object, strictly, as ``kubectl apply --server-side --dry-run=server`` asks.
+
+        Returns:
+            The status, the message where it was refused, and the warnings.
+        """
+        path = f"{path_of(manifest)}?fieldManager=test&force=true&dryRun=All&fieldValidation=Strict"
+        status, answer, headers = self._send("PATCH", path, manifest, content_type="application/apply-patch+yaml")
+        return status, answer.get("message", ""), warnings_in(headers)
 
     def _send(
         self,
@@ -89,7 +100,9 @@ class Api:
                 return response.status, json.load(response), response.headers
         except urllib.error.HTTPError as exc:
             with exc:
-                return exc.code, json.load(exc), exc.headers
+                text = exc.read().decode()
+                is_status = text.startswith("{")  # a path that is not served has a plain answer
+                return exc.code, json.loads(text) if is_status else {"message": text}, exc.headers
 
     def apply(self, manifest: dict[str, Any]) -> None:
         """Create or change an object, as ``kubectl apply --server-side`` does."""
@@ -100,6 +113,11 @@ class Api:
             content_type="application/apply-patch+yaml",
         )
         assert status in (200, 201), answer
+
+    def delete(self, manifest: dict[str, Any]) -> None:
+        """Delete an object; one that is not there is as good."""
+        status, answer = self.call("DELETE", path_of(manifest))
+        assert status in (200, 202, 404), answer
 
     def allow(self, user: User, *verbs: str, resources: list[str]) -> None:
         """Give a user rights in the whole cluster that no role of deploy/ gives."""
@@ -151,6 +169,11 @@ class Api:
             time.sleep(0.05)
 
 
+def warnings_in(headers: Message) -> list[str]:
+    """The warnings of an answer; RFC 7234 5.5: code, agent, and the text in quotes."""
+    return [json.loads(line.split(" ", 2)[2]) for line in headers.get_all("Warning") or ()]
+
+
 def path_of(manifest: dict[str, Any]) -> str:
     """Where an object of one of the kinds in deploy/ lives."""
     api_version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
@@ -161,8 +184,9 @@ def path_of(manifest: dict[str, Any]) -> str:
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    """The manifests in a file of deploy/."""
-    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+    """The manifests in a file of deploy/kustomize; ``crds/...`` are the chart's, one in each file."""
+    folder = DEPLOY / "helm/fracgpu/files" if name.startswith("crds/") else DEPLOY / "kustomize"
+    return list(yaml.safe_load_all((folder / name).read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +194,11 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealControlPlane
     """etcd and kube-apiserver, without our objects."""
     if reason := missing_binaries("etcd", "kube-apiserver"):
         pytest.skip(reason)
-    plane = RealControlPlane(tmp_path_factory.mktemp("plane"), users=(EXTENDER, PLUGIN, WEBHOOK, TENANT, KUBELET))
+    plane = RealControlPlane(
+        tmp_path_factory.mktemp("plane"),
+        users=(EXTENDER, PLUGIN, WEBHOOK, SCHEDULER_ACCOUNT, TENANT, KUBELET),
+        apiserver_flags=("--allow-privileged",),  # as everywhere: the plugin may have to be, and kube-proxy is
+    )
     plane.start()
     try:
         yield plane
@@ -230,7 +258,7 @@ def webhook_process(directory: Path, *flags: str) -> Iterator[tuple[str, trustme
     cert, key, ready_file = (directory / name for name in ("tls.crt", "tls.key", "ready.json"))
     cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
-    command = [sys.executable, "-m", "webhook", "--port=0", f"--tls-cert={cert}", f"--tls-key={key}"]
+    command = [sys.executable, "-m", "webhook", "--port=0", "--no-metrics", f"--tls-cert={cert}", f"--tls-key={key}"]
     with subprocess.Popen([*command, f"--ready-file={ready_file}", *flags], stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr is not None

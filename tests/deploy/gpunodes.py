@@ -14,6 +14,7 @@ from fracgpu.gpunodes import (
     IsolationStatus,
     PendingShares,
     SharingStatus,
+    UsedMemory,
 )
 from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.plans import Share
@@ -44,6 +45,8 @@ NODE = GpuNode(
         (PodUid("uid-2"),),
         IsolationStatus("mps", enforced=True, message="per process"),
         SharingStatus(("policy-1",), (PolicyProblem("policy-2", 3, "Conflict", "policy-1 says otherwise"),)),
+        (UsedMemory(PodUid("uid-1"), "chat", GpuUuid("GPU-a"), Mib(3456)),),
+        "2026-11-21T20:00:00Z",
     ),
 )
 """A GPUNode with every field set."""

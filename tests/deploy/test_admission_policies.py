@@ -1,4 +1,4 @@
-"""deploy/admission/ on a real kube-apiserver: who may write what of pods, Bindings and GPUNodes."""
+"""deploy/kustomize/admission/ on a real kube-apiserver: who may write what of pods, Bindings and GPUNodes."""
 
 from typing import Any
 

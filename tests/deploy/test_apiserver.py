@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trustme
 import yaml
 
 from fracgpu.errors import QuantityError
@@ -149,6 +150,8 @@ ALLOWED: dict[User, set[str]] = {
         "watch gpunodes",
         "list poddisruptionbudgets",
         "watch poddisruptionbudgets",
+        "create events",
+        "patch events",
     },
     PLUGIN: {
         "get pods",
@@ -167,7 +170,6 @@ ALLOWED: dict[User, set[str]] = {
         "patch gpunodes/status",
         "create events",
         "patch events",
-        "create pods/eviction",
     },
 }  # who -> all that is allowed
 
@@ -325,7 +327,7 @@ def test_kubectl_shows_the_file_and_the_sentence(admission: Api, plane: RealCont
 
 
 def test_a_running_pod_may_be_annotated_as_far_as_the_webhook_is_concerned(admission: Api) -> None:
-    """Who may write our annotations is held by deploy/admission, also while the webhook is down."""
+    """Who may write our annotations is held by deploy/kustomize/admission, also while the webhook is down."""
     admission.call("POST", PODS, pod("running", {"fracgpu.io/gpu-memory": "4Gi"}))
 
     status, patched = admission.call(
@@ -406,11 +408,22 @@ def test_the_webhooks_manifests_are_taken_without_a_word(api: Api, file: str) ->
     assert (status, warnings) == (201, [])
 
 
-def test_kube_scheduler_takes_the_configuration(plane: RealControlPlane, api: Api) -> None:
+def test_kube_scheduler_takes_the_configuration(plane: RealControlPlane, api: Api, tmp_path: Path) -> None:
     if reason := missing_binaries("kube-scheduler"):
         pytest.skip(reason)
 
-    plane.start_scheduler(DEPLOY / "scheduler" / "kube-scheduler-config.yaml")
+    configuration = yaml.safe_load((DEPLOY / "kustomize" / "scheduler" / "kube-scheduler-config.yaml").read_text())
+    (extender,) = configuration["extenders"]
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    issued = authority.issue_cert("scheduler.example")
+    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    for key, file in (("caFile", "ca.crt"), ("certFile", "tls.crt"), ("keyFile", "tls.key")):
+        extender["tlsConfig"][key] = str(tmp_path / file)
+    path = tmp_path / "kube-scheduler-config.yaml"
+    path.write_text(yaml.safe_dump(configuration))
+    plane.start_scheduler(path)
 
 
 # --- quantities

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from fracgpu.gpunodes import (
     written,
@@ -15,10 +16,11 @@ from fracgpu.names import (
     RESOURCE_MEMORY,
     RESOURCE_REPLICA,
 )
-from tests.deploy.conftest import documents
+from tests.deploy import chart
+from tests.deploy.conftest import DEPLOY, documents
 from tests.deploy.gpunodes import NODE
+from tests.deploy.workloads import of_kind
 from webhook.dialects import gpu_manager, gpushare, hami, kai, kai_gpu_fractioning
-from webhook.settings import WebhookSettings
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,9 @@ def test_the_crd_knows_every_field_and_no_other(crd: dict[str, Any]) -> None:
         assert fields_of_schema(schema["properties"][part]) == fields_of(written(getattr(NODE, part)))
 
 
-def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() -> None:
-    (configuration,) = documents("scheduler/kube-scheduler-config.yaml")
-    (extender,) = configuration["extenders"]
+@pytest.mark.parametrize("path", ["kustomize/scheduler/kube-scheduler-config.yaml", "chart"])
+def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender(path: str) -> None:
+    extender = scheduler_extender(path)
 
     assert [managed["name"] for managed in extender["managedResources"]] == [RESOURCE_MEMORY, RESOURCE_REPLICA]
     assert {key: value for key, value in extender.items() if key.endswith("Verb")} == {
@@ -51,30 +53,21 @@ def test_the_scheduler_manages_our_resources_with_the_verbs_of_the_extender() ->
         "preemptVerb": "preempt",
         "bindVerb": "bind",
     }
-    assert (extender["ignorable"], extender["nodeCacheCapable"]) == (False, True)
+    assert (extender["ignorable"], extender["nodeCacheCapable"], extender["enableHTTPS"]) == (False, True, True)
 
 
-def test_the_webhook_is_where_the_registrations_call_it() -> None:
-    (service,) = documents("webhook/service.yaml")
-    (deployment,) = documents("webhook/deployment.yaml")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    (port,) = service["spec"]["ports"]
-    settings = WebhookSettings.load(container["args"][1:])
-
-    for name in ("mutating", "validating"):
-        (configuration,) = documents(f"webhook/{name}webhookconfiguration.yaml")
-        for webhook in configuration["webhooks"]:
-            called = webhook["clientConfig"]["service"]
-            assert (called["name"], called["namespace"]) == (
-                service["metadata"]["name"],
-                service["metadata"]["namespace"],
-            )
-            assert called["port"] == port["port"]
-            assert f"{called['name']}.{called['namespace']}.svc" in settings.tls_names
-    assert port["targetPort"] == settings.port == container["ports"][0]["containerPort"]
-    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
-    (secret,) = documents("webhook/secret.yaml")
-    assert settings.tls_secret == f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
+def scheduler_extender(path: str) -> dict[str, Any]:
+    """The extender in a configuration of kube-scheduler; that of the chart's own is in a ConfigMap."""
+    if path == "chart":
+        manifests = chart.manifests(chart.values_of("default"))
+        text = of_kind(manifests, "ConfigMap")["fracgpu-scheduler"]["data"]["kube-scheduler-config.yaml"]
+    else:
+        text = (DEPLOY / path).read_text()
+    configuration = yaml.safe_load(text)
+    assert configuration["percentageOfNodesToScore"] == 100
+    (extender,) = configuration["extenders"]
+    found: dict[str, Any] = extender
+    return found
 
 
 @pytest.mark.parametrize("kind", ["mutating", "validating"])

@@ -1,4 +1,4 @@
-"""What deploy/admission/ says agrees with the code and the rest of deploy/; needs nothing but the files."""
+"""What deploy/kustomize/admission/ says agrees with the code and the rest of deploy/; needs nothing but the files."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from fracgpu.names import ANNOTATION_ALLOCATION, DOMAIN, GPUNODE_PLURAL
 from tests.deploy.conftest import DEPLOY, EXTENDER, PLUGIN, documents
 
-FILES = sorted(f"admission/{path.name}" for path in (DEPLOY / "admission").iterdir())
+FILES = sorted(f"admission/{path.name}" for path in (DEPLOY / "kustomize" / "admission").iterdir())
 
 
 def kinds(suffix: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""deploy/admission/void-visible-devices.yaml on a real kube-apiserver: containers without a GPU see none."""
+"""deploy/kustomize/admission/void-visible-devices.yaml on a real kube-apiserver: containers without a GPU see none."""
 
 import json
 from typing import Any

@@ -248,7 +248,7 @@ async def test_a_missing_secret_is_said_and_waited_for(plane: RealControlPlane, 
     async with replica(plane, Clock()) as one:
 
         async def says_so() -> bool:
-            return "does not exist; apply deploy/webhook/secret.yaml" in await one.missing()
+            return "does not exist; apply deploy/kustomize/webhook/secret.yaml" in await one.missing()
 
         await until(says_so)
         for manifest in documents("webhook/secret.yaml"):
