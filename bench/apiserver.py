@@ -1,8 +1,9 @@
 """A stand-in for kube-apiserver, made to cost little: ``python -m bench.apiserver --nodes 5000``.
 
-Lists (limit and continue), watches (bookmarks, timeoutSeconds), reads of one pod, creating pods, and Bindings, of a
-cluster from `bench.cluster`, over plain HTTP/1.1. The objects are encoded once and a Binding costs some 50 µs, so that
-what is measured is the extender. Left out: everything else, which is answered 404; the playground has a faithful one.
+Lists (limit and continue), watches (bookmarks, timeoutSeconds), reads of one pod, creating pods, Bindings, and events,
+of a cluster from `bench.cluster`, over plain HTTP/1.1. The objects are encoded once and a Binding costs some 50 µs, so
+that what is measured is the extender. Left out: everything else, which is answered 404; the playground has a faithful
+one.
 """
 
 import asyncio
@@ -95,6 +96,8 @@ class _Connection(asyncio.Protocol):
             case b"POST", ["", "api", "v1", "namespaces", namespace, "pods", name, "binding"]:
                 self._store.bind(f"{namespace}/{name}", b"".join(self._body))
                 return 201, _BINDING_DONE
+            case b"PATCH", ["", "api", "v1", "namespaces", _, "events", _]:
+                return 200, b"".join(self._body)  # as if it were kept
         raise Refusal(404, "NotFound", f"the stand-in API server does not know {method.decode()} {path}")
 
     def _answer(self, status: int, body: bytes) -> None:

@@ -144,7 +144,7 @@ class _Plane:
         return max(times.values()) - min(times.values())
 
     async def _start_scheduler(self, extender_url: str | None) -> asyncio.subprocess.Process:
-        settings = yaml.safe_load((_DEPLOY / "scheduler" / "kube-scheduler-config.yaml").read_text())
+        settings = yaml.safe_load((_DEPLOY / "kustomize" / "scheduler" / "kube-scheduler-config.yaml").read_text())
         settings["clientConnection"] = {
             "kubeconfig": str(self._plane.kubeconfig(SCHEDULER)),
             "qps": _QPS,
@@ -154,7 +154,9 @@ class _Plane:
         if extender_url is None:
             del settings["extenders"]
         else:
-            settings["extenders"][0]["urlPrefix"] = extender_url
+            (extender,) = settings["extenders"]
+            extender["urlPrefix"] = extender_url
+            del extender["enableHTTPS"], extender["tlsConfig"]  # over loopback; what TLS costs is the same for all
         config = self._plane.directory / f"scheduler-{self._runs}.yaml"
         config.write_text(yaml.safe_dump(settings))
         with config.with_suffix(".log").open("wb") as log:

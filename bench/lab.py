@@ -126,13 +126,15 @@ class Extender:
 
     Attributes:
         process: it.
-        url: where it answers, once it was started.
+        url: where it answers kube-scheduler, once it was started.
+        pages_url: where it answers others.
         start_seconds: from exec until it was ready to decide.
     """
 
     def __init__(self, process: Measured) -> None:
         self.process = process
         self.url = ""
+        self.pages_url = ""
         self.start_seconds = 0.0
 
     async def until_ok(self, path: str) -> None:
@@ -143,7 +145,7 @@ class Extender:
             TimeoutError: it does not.
         """
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while not await asyncio.to_thread(_is_ok, f"{self.url}{path}"):
+            while not await asyncio.to_thread(_is_ok, f"{self.pages_url}{path}"):
                 if not self.process.is_running:
                     raise UnavailableError(f"{self.process.name} ended: {self.process.log.read_text()[-2000:]}")
                 await asyncio.sleep(_POLL_SECONDS)
@@ -152,13 +154,14 @@ class Extender:
 async def start_extender(running: list[Extender], *, directory: Path, flags: Sequence[str]) -> Extender:
     """Start a replica, wait until it decides, and add it to those that run."""
     process = Measured(
-        f"extender-{len(running)}", arguments=["-m", "extender", "--port", "0", *flags], directory=directory
+        f"extender-{len(running)}", arguments=["-m", "extender", "--port", "0", "--pages-port", "0", *flags], directory=directory
     )
     extender = Extender(process)
     running.append(extender)
     began = time.monotonic()
     await process.start()
     extender.url = await process.ready()
+    extender.pages_url = process.urls["pages_url"]
     await extender.until_ok("/readyz")
     extender.start_seconds = time.monotonic() - began
     return extender

@@ -5,12 +5,14 @@ import contextlib
 import gc
 import sys
 
-from extender.app import create_app
+from extender.exposition.page import MetricsPage
+from extender.faces import Faces
 from extender.index import Index
 from extender.ledger.connecting import connect
 from extender.ledger.embedded import EmbeddedRedis
 from extender.ledger.ledger import Ledger
 from extender.metrics import Metrics
+from extender.pages.feed import Feed
 from extender.placement.policies import Policies
 from extender.reconciler import Reconciler
 from extender.settings import ExtenderSettings
@@ -18,7 +20,6 @@ from extender.verbs import Extender
 from fracgpu.errors import SettingError
 from fracgpu.kube.client import KubeClient
 from fracgpu.process.running import announce_ready, prepare_process, run_service
-from fracgpu.process.serving import HttpServer
 from fracgpu.quantities import Mib
 
 
@@ -48,9 +49,9 @@ async def _serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
             raise SettingError(f"--redis-url (environment: FRACGPU_REDIS_URL) {exc}") from exc
         index = Index(unit=Mib(settings.memory_unit_mib), policies=Policies(settings.policy))
         metrics = Metrics()
-        ledger = Ledger(client, reader=index)
+        ledger = Ledger(client, reader=index, observer=metrics.ledger_call)
         stack.push_async_callback(ledger.close)
-        kube = await KubeClient.connect(kubeconfig=settings.kubeconfig)
+        kube = await KubeClient.connect(kubeconfig=settings.kubeconfig, observer=metrics.kube)
         stack.push_async_callback(kube.close)
         reconciler = Reconciler(
             kube=kube,
@@ -66,16 +67,21 @@ async def _serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
             metrics=metrics,
             hold_seconds=settings.hold_seconds,
         )
-        app = create_app(extender)
-        server = HttpServer(app, host=settings.host, port=settings.port, tls_cert=None, tls_key=None)
-        await server.start()
-        stack.push_async_callback(server.stop)
-        announce_ready(server.url, ready_file=settings.ready_file)
+        feed = Feed(index, pods=lambda: reconciler.pods)
+        page = MetricsPage(metrics=metrics, index=index, reconciler=reconciler)
+        faces = Faces(settings, extender, feed=feed, metrics=page)
+        await stack.enter_async_context(faces)
+        announce_ready(faces.url, ready_file=settings.ready_file, pages_url=faces.pages_url)
         async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(reconciler.run(), name="reconciler")
+            running = [
+                tasks.create_task(reconciler.run(), name="reconciler"),
+                tasks.create_task(feed.run(), name="feed"),
+                tasks.create_task(faces.run(), name="faces"),
+            ]
             tasks.create_task(_settle_memory(reconciler, stop), name="settle-memory")
             await stop.wait()
-            following.cancel()
+            for task in running:
+                task.cancel()
 
 
 async def _settle_memory(reconciler: Reconciler, stop: asyncio.Event) -> None:

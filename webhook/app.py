@@ -5,15 +5,18 @@ A thin shell: every decision is in `reviews` and below. Serving with TLS is `fra
 
 from collections.abc import Callable
 from http import HTTPStatus
+from time import perf_counter
 from typing import Final, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from webhook.bodies import Bodies, BodyError
+from fracgpu.process.bodies import Bodies, BodyError
 from webhook.cards import Cluster
+from webhook.metrics import Metrics
 from webhook.policy import Policy
-from webhook.reviews import ReviewError, answer_pod, answer_workload
+from webhook.reviews import Note, ReviewError, Verdict, answer_pod, answer_workload
+from webhook.telling import tell
 
 _JSON: Final = "application/json"
 
@@ -21,7 +24,7 @@ _JSON: Final = "application/json"
 class _Answering(Protocol):
     """How a body is answered; raises ReviewError."""
 
-    def __call__(self, body: bytes, *, policy: Policy, cluster: Cluster) -> bytes: ...
+    def __call__(self, body: bytes, *, policy: Policy, cluster: Cluster, note: Note) -> bytes: ...
 
 
 def create_app(
@@ -30,6 +33,7 @@ def create_app(
     cluster: Callable[[], Cluster] = Cluster,
     missing: Callable[[], str] = lambda: "",
     bodies: Bodies | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """Build the ASGI app.
 
@@ -41,19 +45,31 @@ def create_app(
         cluster: the GPUs that there are now, as far as is known.
         missing: what keeps the webhook from its work, in words, for ``GET /readyz``; empty where nothing does.
         bodies: reads the requests' bodies; None for the usual bounds.
+        metrics: counts; None where nobody looks.
     """
     bodies = bodies or Bodies()
+    metrics = metrics or Metrics()
     app = FastAPI(title="fracgpu webhook", openapi_url=None)  # two routes, for machines: nothing to browse
 
     async def reviewed(request: Request, answer: _Answering) -> Response:
+        path = request.scope["path"].removeprefix("/")
         try:
             body = await bodies.read(request)
         except BodyError as exc:
+            metrics.refused_body(exc.status_reason)
             refused = _failure(exc.status, reason=exc.status_reason, message=str(exc))
             refused.headers["connection"] = "close"  # what else the client sends is not read
             return refused
+        began = perf_counter()
+        traceparent = request.headers.get("traceparent", "")
         try:
-            return Response(answer(body, policy=policy, cluster=cluster()), media_type=_JSON)
+            with metrics.review(path, size_bytes=len(body)) as note:
+
+                def noted(verdict: Verdict) -> None:
+                    note(verdict)
+                    tell(verdict, began=began, traceparent=traceparent)
+
+                return Response(answer(body, policy=policy, cluster=cluster(), note=noted), media_type=_JSON)
         except ReviewError as exc:
             return _failure(HTTPStatus.BAD_REQUEST, reason="BadRequest", message=str(exc))
 

@@ -37,6 +37,16 @@ class WebhookSettings(RuleSettings, ServiceSettings):
     port: int = Field(8443, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
 
+    metrics: bool = True
+    """Whether /metrics is served, on a port of its own; --no-metrics closes it."""
+
+    metrics_host: str = "127.0.0.1"
+    """The address on which /metrics is served, over TLS with the same certificate unless only this machine reaches
+    it; 0.0.0.0 in a cluster."""
+
+    metrics_port: int = Field(8083, ge=0, le=65535)
+    """The port of /metrics; 0 takes a free one."""
+
     kubeconfig: Path | None = None
     """How to reach the API server, to keep certificates and to know the cluster's GPUs; none for the service account of
     the pod that we run in."""

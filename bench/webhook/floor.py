@@ -56,7 +56,6 @@ async def _serve(stop: asyncio.Event) -> None:
         tls_cert=None,
         tls_key=None,
         tls=Handshakes(pair).context,
-        bounds_headers=True,
     )
     await server.start()
     announce_ready(server.url, ready_file=settings.ready_file)

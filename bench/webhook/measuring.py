@@ -14,7 +14,7 @@ from bench.latency import percentile
 from bench.webhook.client import Connection, Sample, drive
 from bench.webhook.reviews import Review, Template, largest, usual_mix, without_end
 from bench.webhook.rig import Rig
-from webhook.bodies import MAX_BODY_BYTES
+from fracgpu.process.bodies import MAX_BODY_BYTES
 
 Row = dict[str, Any]
 

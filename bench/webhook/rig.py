@@ -37,7 +37,7 @@ class Rig:
         cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)
         tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
-        flags = ["-m", "webhook", "--port", "0", "--memory-unit-mib", str(UNIT_MIB), *tls]
+        flags = ["-m", "webhook", "--port", "0", "--metrics-port", "0", "--memory-unit-mib", str(UNIT_MIB), *tls]
         self.webhook = Measured("webhook", arguments=flags, directory=directory)
         self.floor = Measured("floor", arguments=["-m", "bench.webhook.floor", *tls], directory=directory)
         self.url = ""

@@ -8,9 +8,11 @@ attributes (``name``, ``message``, ``args``, ...).
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+
+LogFormat = Literal["auto", "json", "text"]
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -43,10 +45,11 @@ class ConsoleFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, *, form: LogFormat = "auto") -> None:
     """Send all events of at least this level (``debug``, ``info``, ...) to stderr; replaces what was set before."""
+    is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
-    handler.setFormatter(ConsoleFormatter() if sys.stderr.isatty() else JsonFormatter())
+    handler.setFormatter(ConsoleFormatter() if is_text else JsonFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 

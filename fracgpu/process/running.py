@@ -26,6 +26,7 @@ import uvloop
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.process.logs import configure_logging
 from fracgpu.process.settings import ServiceSettings
+from fracgpu.process.tracing import end_tracing, start_tracing
 
 EXIT_FAILED: Final = 1
 EXIT_BAD_SETTING: Final = 2
@@ -60,16 +61,20 @@ def run_service(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     except Exception as exc:
         _logger.critical("crashed", exc_info=exc)
         return EXIT_FAILED
+    finally:
+        end_tracing()
     return 0
 
 
 def prepare_process(settings: ServiceSettings) -> None:
-    """Apply the settings that concern the process as a whole: logging, and ending with its parent.
+    """Apply the settings that concern the process as a whole: logging, traces, and ending with its parent.
 
     Raises:
-        SettingError: the process cannot be tied to its parent.
+        SettingError: traces cannot be sent, or the process cannot be tied to its parent.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, form=settings.log_format)
+    if settings.otlp_endpoint:
+        start_tracing(settings.otlp_endpoint, service=type(settings).__module__.partition(".")[0])
     if settings.exit_with_parent:
         _die_with(settings.exit_with_parent)
 
@@ -96,8 +101,13 @@ def _die_with(parent: int) -> None:
         raise SettingError(f"--exit-with-parent names process {parent}, but our parent is {os.getppid()}")
 
 
-def announce_ready(url: str, *, ready_file: Path | None) -> None:
+def announce_ready(url: str, *, ready_file: Path | None, **others: str) -> None:
     """Say that the service is serving: one event, and the file that somebody may wait for, written in one step.
+
+    Args:
+        url: where the service is reached.
+        ready_file: the file; None for none.
+        others: where else, by a name that ends in ``_url``.
 
     Raises:
         SettingError: the file cannot be written.
@@ -105,11 +115,11 @@ def announce_ready(url: str, *, ready_file: Path | None) -> None:
     if ready_file is not None:
         draft = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
         try:
-            draft.write_bytes(msgspec.json.encode({"url": url}))
+            draft.write_bytes(msgspec.json.encode({"url": url, **others}))
             draft.replace(ready_file)
         except OSError as exc:
             raise SettingError(f"the ready file {ready_file} cannot be written: {exc}") from exc
-    _logger.info("ready", extra={"url": url})
+    _logger.info("ready", extra={"url": url, **others})
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:

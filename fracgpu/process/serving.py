@@ -1,7 +1,8 @@
 """Serving HTTP from within a service's own event loop, and saying where.
 
 uvicorn does the work; here is how we use it: a socket of our own (so that a taken port is an error and not an exit,
-and port 0 tells what it became), no signal handlers, no log of accesses. Running the process is `running`'s part.
+and port 0 tells what it became), no signal handlers, no log of accesses, and the names in a client's certificate for
+the app (`client_names`). Running the process is `running`'s part.
 """
 
 import asyncio
@@ -9,20 +10,57 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fracgpu.errors import SettingError, UnavailableError
 
 _KEEP_ALIVE_SECONDS: Final = 120  # above the 90 s that Go's clients keep an idle connection, so that they close first
 _GRACE_SECONDS: Final = 5  # for requests under way when we stop; kube-scheduler gives up on them after 5 s
 _BACKLOG: Final = 2048
+_MAX_HEAD_BYTES: Final = 64 * 2**10  # of a request: its line and headers
+_CLIENT_NAMES: Final = "client_names"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (address to listen on -> to be reached at)
 
 _logger = logging.getLogger(__name__)
+
+
+def require_protection(*, host: str, flag: str, has_tls: bool, insecure: bool) -> None:
+    """Refuse to listen in plain text beyond this machine, unless that was asked for.
+
+    Args:
+        host: the address to listen on.
+        flag: that sets it, for the error.
+        has_tls: whether there is a certificate.
+        insecure: whether it was asked for.
+
+    Raises:
+        ValueError: it would be plain text, and was not asked for; for a settings' validator.
+    """
+    if not (has_tls or insecure or is_loopback(host)):
+        raise ValueError(
+            f"{flag} is {host}, which other machines reach, and there is no certificate; give --tls-cert and "
+            "--tls-key, or listen on 127.0.0.1, or allow plain text with --insecure"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def client_names(scope: Mapping[str, Any]) -> frozenset[str] | None:
+    """The common name, DNS names and URIs in the client's certificate, which TLS has verified; None without one."""
+    found: frozenset[str] | None = scope.get("state", {}).get(_CLIENT_NAMES)
+    return found
 
 
 class HttpServer:
@@ -35,7 +73,6 @@ class HttpServer:
         tls_cert: PEM file with the certificate chain; None, and `tls_key` too, for plain HTTP.
         tls_key: PEM file with the certificate's key.
         tls: what to listen with instead of the two files, for a certificate that changes while we serve.
-        bounds_headers: whether a request's headers are bounded, for who may be called by anybody; it costs some speed.
     """
 
     def __init__(
@@ -47,10 +84,7 @@ class HttpServer:
         tls_cert: Path | None,
         tls_key: Path | None,
         tls: ssl.SSLContext | None = None,
-        bounds_headers: bool = False,
     ) -> None:
-        # httptools takes headers of any length: one client could have us read for ever.
-        self._protocol: Literal["h11", "httptools"] = "h11" if bounds_headers else "httptools"
         self._app = app
         self._host = host
         self._port = port
@@ -105,13 +139,14 @@ class HttpServer:
         tls = self._tls
         config = uvicorn.Config(
             self._app,
-            http=self._protocol,
+            http=_Protocol,
             ws="none",
             lifespan="on",
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # a client is who connects, whatever its headers say
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             backlog=_BACKLOG,
@@ -133,6 +168,41 @@ class HttpServer:
             return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
         except (OSError, OverflowError) as exc:
             raise SettingError(f"cannot listen on {self._host} port {self._port}: {exc}") from exc
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection: bounds the head of each request, and tells the app who the client is."""
+
+    _head_bytes: int | None = 0  # read of a head that is not whole yet; None from then on
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and (certificate := tls.getpeercert()):
+            self.app_state = {**self.app_state, _CLIENT_NAMES: _names_in(certificate)}
+
+    def data_received(self, data: bytes) -> None:
+        # httptools keeps a header until it is whole, whatever its length: one client could have us read for ever.
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes is not None and self._head_bytes > _MAX_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._head_bytes = 0
+
+
+def _names_in(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The names in a certificate, in the form that `ssl` gives."""
+    subject = (pair for part in certificate.get("subject", ()) for pair in part)
+    names = {value for key, value in subject if key == "commonName"}
+    return frozenset(names | {value for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "URI")})
 
 
 class _Server(uvicorn.Server):

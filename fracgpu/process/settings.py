@@ -12,6 +12,7 @@ over its variable, that over the file, and the file over the default.
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Self, get_origin
@@ -22,9 +23,12 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from fracgpu.errors import SettingError
 from fracgpu.process.configfile import parse_config, read_config, shown
+from fracgpu.process.logs import LogFormat
 
 ENV_PREFIX: Final = "FRACGPU_"
 _SHOWN_LENGTH: Final = 80
+_LOGIN: Final = re.compile(r"([\w+.-]+:)\S*@")  # in a URL
+_HIDDEN: Final = r"\1...@"  # what is shown of it
 _SPELLED: Final = {"mib": "MiB", "id": "ID"}  # word in a name -> how a file spells it, as NVIDIA's and Kubernetes' do
 
 _ALLOWED: Final = {
@@ -59,6 +63,14 @@ class ServiceSettings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important events that are logged."""
+
+    log_format: LogFormat = "auto"
+    """How they are written to stderr: json, one object a line; text, for people; or auto, text where that is a terminal
+    and json elsewhere."""
+
+    otlp_endpoint: str = ""
+    """Where to send traces: the http or https URL of an OpenTelemetry receiver (OTLP over HTTP), such as
+    http://otel-collector:4318. Empty sends none. Needs the extra: pip install fracgpu[otel]."""
 
     ready_file: Path | None = None
     """A file to write, in one step, once the service is serving: {"url": ...}. Tells which port was taken for port 0;
@@ -160,7 +172,8 @@ def _unknown(key: str, allowed: Sequence[str]) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingError(f"{message}; --help lists all settings")
+        # The complaint repeats what it does not know, such as a mistyped flag with a URL: its login is left out.
+        raise SettingError(f"{_LOGIN.sub(_HIDDEN, message)}; --help lists all settings")
 
 
 def _parser(settings: type[ServiceSettings]) -> argparse.ArgumentParser:

@@ -11,9 +11,9 @@ import pytest
 
 from bench.webhook.histogram import Histogram, read_histogram, read_total
 from bench.webhook.reviews import UNIT_MIB, annotated_pod, largest, usual_mix, without_end
+from fracgpu.process.bodies import MAX_BODY_BYTES
 from fracgpu.quantities import Mib
 from tests.realcluster import missing_binaries
-from webhook.bodies import MAX_BODY_BYTES
 from webhook.cards import Cluster
 from webhook.policy import Policy
 from webhook.reviews import answer_pod

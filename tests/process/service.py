@@ -8,6 +8,7 @@ from fracgpu.errors import UnavailableError
 from fracgpu.process.running import announce_ready, prepare_process, run_service
 from fracgpu.process.serving import HttpServer
 from fracgpu.process.settings import ServiceSettings
+from fracgpu.process.tracing import span
 
 
 class Settings(ServiceSettings):
@@ -43,15 +44,20 @@ async def serve(stop: asyncio.Event) -> None:
     if settings.failure:
         await fail(settings.failure)
     server = HttpServer(app, host="127.0.0.1", port=settings.port, tls_cert=None, tls_key=None)
-    await server.start()
-    announce_ready(server.url, ready_file=settings.ready_file)
-    await stop.wait()
-    await server.stop()
+    with span("serve"):
+        await server.start()
+        announce_ready(server.url, ready_file=settings.ready_file)
+        await stop.wait()
+        await server.stop()
 
 
 async def fail(text: str) -> None:
     raise UnavailableError(text)
 
 
+def main() -> int:
+    return run_service(serve)
+
+
 if __name__ == "__main__":
-    sys.exit(run_service(serve))
+    sys.exit(main())

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from fracgpu.process.bodies import MAX_BODY_BYTES, Bodies
 from fracgpu.process.serving import HttpServer
 from tests.webhook.builders import pod, review
 from webhook.app import create_app
-from webhook.bodies import MAX_BODY_BYTES, Bodies
 from webhook.policy import Policy
 
 FULL = 20  # bodies of the largest size that are read at the same time
@@ -51,7 +51,7 @@ class Caller:
 @asynccontextmanager
 async def serving(bodies: Bodies) -> AsyncIterator[HttpServer]:
     app = create_app(Policy(), bodies=bodies)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, bounds_headers=True)
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
     await server.start()
     try:
         yield server

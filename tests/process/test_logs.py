@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
+import pty
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fracgpu.process.logs import ConsoleFormatter, JsonFormatter, configure_logging
+from fracgpu.process.logs import ConsoleFormatter, JsonFormatter, LogFormat, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,27 @@ def test_an_exception_is_part_of_its_event(formatter: logging.Formatter) -> None
         text = formatter.format(make_record("crashed", exc_info=sys.exc_info()))
     assert "LookupError: gone" in text
     assert ("\n" in text) == isinstance(formatter, ConsoleFormatter)
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])
+def test_the_form_is_what_was_asked_for(form: LogFormat, is_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", form=form)  # stderr is no terminal here
+    logging.getLogger("x").info("said", extra={"number": 1})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("{") is is_json
+    assert ("number=1" in line) is not is_json
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("auto", False), ("json", True), ("text", False)])
+def test_the_form_at_a_terminal(form: LogFormat, is_json: bool) -> None:
+    ours, theirs = pty.openpty()
+    program = (
+        f"import logging, fracgpu.process.logs as l; l.configure_logging('info', form={form!r}); logging.info('said')"
+    )
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True, cwd=Path(__file__).parents[2])
+    os.close(theirs)
+    with open(ours, "rb") as terminal:
+        assert terminal.readline().startswith(b"{") is is_json
 
 
 def test_events_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:

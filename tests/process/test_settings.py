@@ -186,7 +186,8 @@ WRONG_FILES: dict[str, tuple[str, str]] = {
     "a misspelled key": (
         "memoryUnit: 1024",
         "FILE has an unknown key 'memoryUnit'; did you mean memoryUnitMiB? settings are deviceIDStrategy, "
-        "exitWithParent, isStrict, logLevel, memoryUnitMiB, nodeName, password, policy, port, ratio, readyFile, "
+        "exitWithParent, isStrict, logFormat, logLevel, memoryUnitMiB, nodeName, otlpEndpoint, password, policy, port, "
+        "ratio, readyFile, "
         "strategies, tlsCert, xids",
     ),
     "a file that names a file": ("configFile: other.yaml", "FILE has an unknown key 'configFile'; "),

@@ -89,7 +89,7 @@ def test_no_gpu_for_a_container_without_one_is_no_mistake(value: str) -> None:
 
 
 def test_what_the_cluster_set_before_the_pod_was_understood_is_taken_back() -> None:
-    """deploy/admission/void-visible-devices.yaml runs before the webhook."""
+    """deploy/kustomize/admission/void-visible-devices.yaml runs before the webhook."""
     holder = container(env={"A": "x", "NVIDIA_VISIBLE_DEVICES": "void"})
 
     decided = decide(pod({"gpu-memory": "4Gi"}, holder))

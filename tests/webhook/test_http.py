@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 import trustme
 
+from fracgpu.process.bodies import MAX_BODY_BYTES
 from fracgpu.process.serving import HttpServer
 from fracgpu.quantities import Mib
 from tests.webhook.builders import operations_of, pod, review
 from webhook.app import create_app
-from webhook.bodies import MAX_BODY_BYTES
 from webhook.policy import Policy
 
 WIRE = Path(__file__).parents[1] / "wire"
@@ -180,7 +180,10 @@ async def test_the_process_serves_says_where_and_ends_when_asked(
     session: aiohttp.ClientSession, tls: tuple[Path, Path], tmp_path: Path
 ) -> None:
     ready_file = tmp_path / "ready.json"
-    flags = f"--port 0 --tls-cert {tls[0]} --tls-key {tls[1]} --memory-unit-mib 1024 --ready-file {ready_file}"
+    flags = (
+        f"--port 0 --no-metrics --tls-cert {tls[0]} --tls-key {tls[1]} --memory-unit-mib 1024 "
+        f"--ready-file {ready_file}"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "webhook", *flags.split(), stderr=asyncio.subprocess.PIPE
     )

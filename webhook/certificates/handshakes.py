@@ -1,14 +1,10 @@
-"""TLS handshakes with whatever certificate is the newest; connections that are open go on with theirs.
-
-Each certificate gets a context of its own, complete before a handshake sees it, and each handshake is handed the newest
-one. To load into the context that is listening would leave a moment with the certificate of one pair and the key of
-another, and would keep an old certificate beside a new one where the kind of key changes (RSA to EC).
-"""
+"""TLS handshakes with whatever pair of certificate and key is the newest, given to OpenSSL without a file."""
 
 import os
 import ssl
 from typing import Final
 
+from fracgpu.process.tls import NewestContext
 from webhook.certificates.pairs import CertificateError, Pair
 
 _KEY_FILE: Final = "fracgpu-webhook-tls"  # a name for people who look into /proc; no such file exists anywhere
@@ -28,9 +24,8 @@ class Handshakes:
     """
 
     def __init__(self, pair: Pair) -> None:
-        self._newest = _context(pair)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.sni_callback = self._hand_over  # called at every handshake, whether or not it names a server
+        self._newest = NewestContext(_context(pair))
+        self.context = self._newest.context
 
     def use(self, pair: Pair) -> None:
         """Serve new connections with this certificate.
@@ -38,10 +33,7 @@ class Handshakes:
         Raises:
             CertificateError: OpenSSL does not accept it; the one before stays.
         """
-        self._newest = _context(pair)
-
-    def _hand_over(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._newest
+        self._newest.use(_context(pair))
 
 
 def _context(pair: Pair) -> ssl.SSLContext:

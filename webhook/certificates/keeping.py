@@ -23,6 +23,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from webhook.certificates.files import CertificateFiles
 from webhook.certificates.handshakes import Handshakes
+from webhook.certificates.happenings import Happening, OnHappening, unnoticed
 from webhook.certificates.issuing import issue
 from webhook.certificates.pairs import CertificateError
 from webhook.certificates.registrations import Registrations
@@ -57,27 +58,38 @@ class Source(Protocol):
         ...
 
 
-def certificates_of(settings: WebhookSettings, *, kube: KubeClient | None) -> "Certificates":
+def certificates_of(
+    settings: WebhookSettings, *, kube: KubeClient | None, on_happening: OnHappening = unnoticed
+) -> "Certificates":
     """Make what the settings say.
 
     Args:
         settings: the webhook's.
         kube: the API server, where `settings.certificate_needs_kube`.
+        on_happening: is told what happens to the certificate.
     """
     changed = asyncio.Event()
-    registrations = None if kube is None else Registrations(kube, changed=changed, now=_utc_now)
+    registrations = (
+        None if kube is None else Registrations(kube, changed=changed, now=_utc_now, on_happening=on_happening)
+    )
     source: Source
     if kube is not None and settings.tls_secret:
         namespace, _, name = settings.tls_secret.partition("/")
         source = CertificateSecret(
-            kube, namespace=namespace, name=name, names=settings.tls_names, changed=changed, now=_utc_now
+            kube,
+            namespace=namespace,
+            name=name,
+            names=settings.tls_names,
+            changed=changed,
+            now=_utc_now,
+            on_happening=on_happening,
         )
     elif settings.tls_cert is not None and settings.tls_key is not None:
         source = CertificateFiles(cert=settings.tls_cert, key=settings.tls_key, ca=settings.tls_ca)
         registrations = registrations if settings.tls_ca is not None else None
     else:
         raise ValueError("a certificate in a Secret needs the API server")
-    return Certificates(source, registrations=registrations, changed=changed)
+    return Certificates(source, registrations=registrations, changed=changed, on_happening=on_happening)
 
 
 def _utc_now() -> datetime:
@@ -95,6 +107,7 @@ class Certificates:
         clock: seconds that only grow, by which we wait.
         settle_seconds: how long a CA has been in caBundle before it is relied on.
         look_seconds: how often to look without being told of a change.
+        on_happening: is told what happens to the certificate.
     """
 
     def __init__(
@@ -107,6 +120,7 @@ class Certificates:
         clock: Callable[[], float] = time.monotonic,
         settle_seconds: float = SETTLE_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
+        on_happening: OnHappening = unnoticed,
     ) -> None:
         self._source = source
         self._registrations = registrations
@@ -115,6 +129,7 @@ class Certificates:
         self._clock = clock
         self._settle_seconds = settle_seconds
         self._look_seconds = look_seconds
+        self._on_happening = on_happening
         self._trouble = TroubleLog(_logger, subject="the webhook's certificate", clock=clock)
         self._problem = "the API server has not answered yet"
         self._served: Offer | None = None
@@ -163,6 +178,18 @@ class Certificates:
             return ""
         return self._registrations.distrust(self._served.authorities) or self._registrations.misnamed(pair)
 
+    @property
+    def expires(self) -> datetime | None:
+        """When the certificate in use ends; None while there is none."""
+        return None if self._served is None else self._served.pair.leaf.not_valid_after_utc
+
+    @property
+    def is_trusted(self) -> bool | None:
+        """Whether caBundle holds the CA of the certificate in use; None where that is not ours to keep."""
+        if self._registrations is None:
+            return None
+        return self._served is not None and not self._registrations.distrust(self._served.authorities)
+
     async def _keep(self) -> None:
         pauses = Backoff()
         disturbed = self._clock()
@@ -174,6 +201,7 @@ class Certificates:
             except (CertificateError, UnavailableError, KubeError) as exc:
                 self._problem = str(exc)
                 self._trouble.failed(exc)
+                self._on_happening(Happening.TROUBLE)
             else:
                 self._trouble.succeeded()
             self._warn_of_end()
@@ -241,6 +269,7 @@ class Certificates:
             raise RuntimeError("the certificates have not been started")
         self._handshakes.use(offer.pair)
         self._served = offer
+        self._on_happening(Happening.SERVED)
         _logger.info(
             "certificate in use",
             extra={"names": sorted(offer.pair.names), "expires": offer.pair.expires.isoformat()},

@@ -16,6 +16,7 @@ from cryptography.x509 import Certificate
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
+from webhook.certificates.happenings import Happening, OnHappening, unnoticed
 from webhook.certificates.objects import CONFIGURATION, CONFIGURATIONS, FIELD_MANAGER, Configuration, configuration_body
 from webhook.certificates.pairs import Pair, in_force, lacking, newest, read_bundle, write_bundle
 
@@ -31,10 +32,19 @@ class Registrations:
         kube: the API server.
         changed: set whenever there is something new to look at.
         now: the time.
+        on_happening: is told when caBundle was written.
     """
 
-    def __init__(self, kube: KubeClient, *, changed: asyncio.Event, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        *,
+        changed: asyncio.Event,
+        now: Callable[[], datetime],
+        on_happening: OnHappening = unnoticed,
+    ) -> None:
         self._kube = kube
+        self._on_happening = on_happening
         self._now = now
         self._absent: set[str] = set()  # kinds whose absence was logged
         self._reflectors = {
@@ -103,6 +113,7 @@ class Registrations:
             if exc.status != _CONFLICT:
                 raise
         else:
+            self._on_happening(Happening.TRUST_WRITTEN)
             _logger.info("caBundle written", extra={"kind": kind, "object": CONFIGURATION, "webhooks": list(bundles)})
 
     def _note_absence(self, kind: str, *, is_absent: bool) -> None:

@@ -19,6 +19,7 @@ from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
+from webhook.certificates.happenings import Happening, OnHappening, unnoticed
 from webhook.certificates.objects import FIELD_MANAGER, SECRETS, Secret, secret_body
 from webhook.certificates.renewing import Finding, Offer, content_of, examine, renewed
 
@@ -37,6 +38,7 @@ class CertificateSecret:
         names: the DNS names and IP addresses that the certificate has to have.
         changed: set whenever there is something new to look at.
         now: the time.
+        on_happening: is told when a certificate was issued.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class CertificateSecret:
         names: Collection[str],
         changed: asyncio.Event,
         now: Callable[[], datetime],
+        on_happening: OnHappening = unnoticed,
     ) -> None:
         self._kube = kube
+        self._on_happening = on_happening
         self._subject = f"the Secret {namespace}/{name}"
         self._names = names
         self._now = now
@@ -84,7 +88,7 @@ class CertificateSecret:
         found = next(iter(self._reflector.objects.values()), None)
         if found is None:
             raise UnavailableError(
-                f"{self._subject} does not exist; apply deploy/webhook/secret.yaml, which makes it empty, or name "
+                f"{self._subject} does not exist; apply deploy/kustomize/webhook/secret.yaml, which makes it empty, or name "
                 "another one by --tls-secret"
             )
         if self._written is not None and self._written[0] == found.metadata.resource_version:
@@ -111,6 +115,7 @@ class CertificateSecret:
                 raise UnavailableError(f"{self._subject} holds no usable certificate ({finding.due}): {exc}") from exc
             return finding.offer
         self._trouble.succeeded()
+        self._on_happening(Happening.ISSUED)
         _logger.info(
             "certificate issued",
             extra={"reason": finding.due, "names": sorted(made.pair.names), "expires": made.pair.expires.isoformat()},

@@ -58,11 +58,13 @@ class Translation:
         pod: the pod.
         origin: what it was translated from, for sentences about what it came to; empty where it was not.
         warnings: for the person who wrote it.
+        dialect: the name of the language that it was in; empty where it was not translated.
     """
 
     pod: AdmittedPod
     origin: str = ""
     warnings: tuple[str, ...] = ()
+    dialect: str = ""
 
 
 def translated(pod: AdmittedPod, *, before: Note | None, policy: Policy, nvidia_gpu: NvidiaGpu) -> Translation:
@@ -109,7 +111,7 @@ def translated(pod: AdmittedPod, *, before: Note | None, policy: Policy, nvidia_
             raise _orphaned(before, "nothing in it does any more")
         return Translation(pod)
     result = _written(pod, name, asking, policy, before)
-    return Translation(result, f"{signs[0][:128]} ({name})", asking.warnings)
+    return Translation(result, f"{signs[0][:128]} ({name})", asking.warnings, dialect=name)
 
 
 def _orphaned(before: Note, why: str) -> RequestError:

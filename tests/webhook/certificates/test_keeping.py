@@ -276,7 +276,7 @@ async def test_readiness_ends_with_the_certificate(tmp_path: Path) -> None:
 async def webhook_process(ready_file: Path, *flags: str) -> AsyncIterator[int]:
     """The process on the event loop that the service really has; yields its port, and ends it by SIGTERM."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webhook", "--port=0", f"--ready-file={ready_file}", *flags),
+        *(sys.executable, "-m", "webhook", "--port=0", "--no-metrics", f"--ready-file={ready_file}", *flags),
         stderr=asyncio.subprocess.PIPE,
     )
     try:
