@@ -6,6 +6,7 @@ claimed twice by the script itself. How to reach Redis is `connecting`'s part.
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final, Protocol
@@ -40,6 +41,24 @@ class LedgerReader(Protocol):
         """This pod's claim is now this one, or none."""
 
 
+class CallObserver(Protocol):
+    """Who is told of each call, such as `extender.metrics.Metrics.ledger_call`."""
+
+    def __call__(self, operation: str, *, outcome: str, seconds: float) -> None:
+        """Note a call that has ended.
+
+        Args:
+            operation: of the script.
+            outcome: the word with which the script answered, or failed where it did not.
+            seconds: that it took.
+        """
+        ...
+
+
+def _unobserved(operation: str, *, outcome: str, seconds: float) -> None:
+    """Tell nobody."""
+
+
 class LedgerLostError(UnavailableError):
     """Redis holds no valid ledger: it was restarted, flushed, replaced or failed over, and has to be rebuilt."""
 
@@ -61,12 +80,20 @@ class Ledger:
 
     Every operation leaves the reader with all changes up to and including its own. It raises `UnavailableError`
     where Redis does not answer, and its subclass `LedgerLostError` where it holds no valid ledger.
+
+    Args:
+        redis: the client.
+        reader: is told what the ledger holds.
+        observer: is told of each call.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, *, reader: LedgerReader) -> None:
+    def __init__(
+        self, redis: Redis | RedisCluster, *, reader: LedgerReader, observer: CallObserver = _unobserved
+    ) -> None:
         self._redis = redis
         self._script = redis.register_script(SCRIPT)
         self._reader = reader
+        self._observer = observer
         self._epoch = ""
         self._seq = 0
         self._now_ms = 0
@@ -232,12 +259,15 @@ class Ledger:
         self._epoch, self._seq, self._now_ms = epoch, int(seq), int(now_ms)
 
     async def _call(self, operation: str, *arguments: str | int) -> list[Any]:
+        began = time.monotonic()
         try:
             answer = await self._script(keys=KEYS, args=(operation, self._epoch, self._seq, *arguments))
         except RedisError as exc:
+            self._observer(operation, outcome="failed", seconds=time.monotonic() - began)
             if "impossible amount" in str(exc):
                 raise PlanError(f"the ledger refuses the claim: {exc}") from exc
             raise UnavailableError(f"{explain_failure(exc)}; the pod is tried again") from exc
+        self._observer(operation, outcome=str(answer[0]), seconds=time.monotonic() - began)
         if answer[0] == "unsafe":
             raise UnavailableError(
                 f"Redis may throw away parts of the ledger (maxmemory-policy {answer[1]}); set it to noeviction"

@@ -4,38 +4,61 @@ Each is one attempt with a deadline; trying again is the caller's decision, who 
 (`KubeError.outcome_unknown`). Following a whole collection is `reflector`'s part.
 """
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fracgpu.kube.connection import APPLY_PATCH, Connection, Query
+from fracgpu.kube.errors import KubeError
 from fracgpu.kube.messages import EventKind, Listing, WatchEvent, decode_event, decode_object, decode_page
 from fracgpu.kube.resources import PODS, Resource, T
 from fracgpu.names import NodeName, PodUid
 
-__all__ = ["EventKind", "KubeClient", "Listing", "WatchEvent"]
+__all__ = ["EventKind", "KubeClient", "Listing", "Observer", "WatchEvent"]
 
 _SILENCE_SECONDS: Final = 90.0  # the API server sends a bookmark every 60 s
+
+
+class Observer(Protocol):
+    """Who is told of each request, such as `fracgpu.process.metrics.KubeCalls`."""
+
+    def __call__(self, verb: str, resource: str, *, code: str, seconds: float | None) -> None:
+        """Note a request that has ended, or a watch that has opened or broken.
+
+        Args:
+            verb: get, list (a page of it), watch, bind, evict or apply.
+            resource: the plural, with its subresource where there is one: ``gpunodes/status``.
+            code: ok, the HTTP status of a refusal, or none where no answer came.
+            seconds: from the request to its answer; None where a watch broke that had opened.
+        """
+        ...
+
+
+def _unobserved(verb: str, resource: str, *, code: str, seconds: float | None) -> None:
+    """Tell nobody."""
 
 
 class KubeClient:
     """A client of one API server; made by `connect`, ended by `close`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, observer: Observer = _unobserved) -> None:
         self._connection = connection
+        self._observer = observer
 
     @classmethod
-    async def connect(cls, *, kubeconfig: Path | None) -> "KubeClient":
+    async def connect(cls, *, kubeconfig: Path | None, observer: Observer = _unobserved) -> "KubeClient":
         """Read the credentials; nothing is sent yet.
 
         Args:
             kubeconfig: that file's current context; None for the service account of the pod that we run in.
+            observer: is told of each request.
 
         Raises:
             SettingError: neither can be used.
         """
-        return cls(await Connection.open(kubeconfig))
+        return cls(await Connection.open(kubeconfig), observer=observer)
 
     async def get(self, resource: Resource[T], name: str, *, namespace: str = "", timeout_seconds: float = 10.0) -> T:
         """Read one object as it is now.
@@ -44,7 +67,8 @@ class KubeClient:
             KubeError: it does not exist (404), or any other trouble.
         """
         path = resource.object_path(name, namespace=namespace)
-        body = await self._connection.request("GET", path, timeout_seconds=timeout_seconds)
+        with self._observed("get", resource.plural):
+            body = await self._connection.request("GET", path, timeout_seconds=timeout_seconds)
         return decode_object(resource, body, is_write=False)
 
     async def list(
@@ -73,9 +97,10 @@ class KubeClient:
         resource_version = token = ""
         while True:
             query: Query = {"limit": page_size, "fieldSelector": field_selector, "continue": token}
-            body = await self._connection.request(
-                "GET", resource.collection_path, query=query, timeout_seconds=timeout_seconds
-            )
+            with self._observed("list", resource.plural):
+                body = await self._connection.request(
+                    "GET", resource.collection_path, query=query, timeout_seconds=timeout_seconds
+                )
             page = decode_page(resource, body)
             items += (kept for item in page.listing.items if (kept := keep(item)) is not None)
             unreadable |= page.listing.unreadable
@@ -117,12 +142,26 @@ class KubeClient:
             "fieldSelector": field_selector,
             "timeoutSeconds": timeout_seconds,
         }
+        began = time.monotonic()
+        has_opened = False
+
+        def opened() -> None:
+            nonlocal has_opened
+            has_opened = True
+            self._observer("watch", resource.plural, code="ok", seconds=time.monotonic() - began)
+            on_open()
+
         lines = self._connection.stream(
-            resource.collection_path, query=query, silence_seconds=silence_seconds, on_open=on_open
+            resource.collection_path, query=query, silence_seconds=silence_seconds, on_open=opened
         )
-        async with aclosing(lines):
-            async for line in lines:
-                yield decode_event(resource, line)
+        try:
+            async with aclosing(lines):
+                async for line in lines:
+                    yield decode_event(resource, line)
+        except KubeError as exc:
+            seconds = None if has_opened else time.monotonic() - began
+            self._observer("watch", resource.plural, code=_code(exc), seconds=seconds)
+            raise
 
     async def bind(
         self,
@@ -156,7 +195,8 @@ class KubeClient:
         }
         path = PODS.object_path(name, namespace=namespace, subresource="binding")
         query: Query = {"timeout": f"{int(timeout_seconds * 1000)}ms"}
-        await self._connection.request("POST", path, query=query, body=body, timeout_seconds=timeout_seconds)
+        with self._observed("bind", "pods/binding"):
+            await self._connection.request("POST", path, query=query, body=body, timeout_seconds=timeout_seconds)
 
     async def evict(self, *, namespace: str, name: str, uid: PodUid, timeout_seconds: float) -> None:
         """Have a pod ended if its disruption budgets allow it.
@@ -178,7 +218,8 @@ class KubeClient:
             "deleteOptions": {"preconditions": {"uid": uid}},
         }
         path = PODS.object_path(name, namespace=namespace, subresource="eviction")
-        await self._connection.request("POST", path, body=body, timeout_seconds=timeout_seconds)
+        with self._observed("evict", "pods/eviction"):
+            await self._connection.request("POST", path, body=body, timeout_seconds=timeout_seconds)
 
     async def apply(
         self,
@@ -209,16 +250,32 @@ class KubeClient:
         Raises:
             KubeError: any trouble; applying the same body again is always safe.
         """
-        answer = await self._connection.request(
-            "PATCH",
-            resource.object_path(name, namespace=namespace, subresource=subresource),
-            query={"fieldManager": field_manager, "force": "true"},
-            body=body,
-            content_type=APPLY_PATCH,
-            timeout_seconds=timeout_seconds,
-        )
+        with self._observed("apply", f"{resource.plural}/{subresource}" if subresource else resource.plural):
+            answer = await self._connection.request(
+                "PATCH",
+                resource.object_path(name, namespace=namespace, subresource=subresource),
+                query={"fieldManager": field_manager, "force": "true"},
+                body=body,
+                content_type=APPLY_PATCH,
+                timeout_seconds=timeout_seconds,
+            )
         return decode_object(resource, answer, is_write=True)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._connection.close()
+
+    @contextmanager
+    def _observed(self, verb: str, resource: str) -> Iterator[None]:
+        """Tell the observer how the request ends; of one that is given up before, nothing."""
+        began = time.monotonic()
+        try:
+            yield
+        except KubeError as exc:
+            self._observer(verb, resource, code=_code(exc), seconds=time.monotonic() - began)
+            raise
+        self._observer(verb, resource, code="ok", seconds=time.monotonic() - began)
+
+
+def _code(error: KubeError) -> str:
+    return str(error.status) if error.status else "none"

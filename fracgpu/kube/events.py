@@ -6,8 +6,8 @@ saying the same again is one write and counts up; the API server drops it an hou
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from fracgpu.kube.client import KubeClient
 from fracgpu.kube.resources import Resource
 from fracgpu.names import NodeName, PodUid
 from fracgpu.pods import ObjectMeta
+from fracgpu.timestamps import timestamp
 
 _MAX_NAME: Final = 253  # of any object
 _MAX_MESSAGE: Final = 1024  # what the newer events API accepts
@@ -33,9 +34,13 @@ class Event(Struct, frozen=True):
 EVENTS: Final = Resource("/api/v1", "events", namespaced=True, type=Event)
 
 
+EventType = Literal["Normal", "Warning"]
+"""Warning where somebody should look."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodEvent:
-    """A Warning about a pod.
+    """Something that is said of a pod.
 
     Attributes:
         namespace: the pod's.
@@ -46,6 +51,7 @@ class PodEvent:
         count: how many times this was said, this time included.
         first: when it was said first, in UTC.
         last: now, in UTC.
+        type: Warning where somebody should look.
     """
 
     namespace: str
@@ -56,6 +62,7 @@ class PodEvent:
     count: int
     first: datetime
     last: datetime
+    type: EventType = "Warning"
 
     @property
     def name(self) -> str:
@@ -65,7 +72,13 @@ class PodEvent:
 
 
 async def write_event(
-    client: KubeClient, event: PodEvent, *, component: str, node: NodeName, timeout_seconds: float
+    client: KubeClient,
+    event: PodEvent,
+    *,
+    component: str,
+    instance: str,
+    node: NodeName | None = None,
+    timeout_seconds: float,
 ) -> None:
     """Create an event, or bring the one that is there up to date.
 
@@ -73,7 +86,8 @@ async def write_event(
         client: the API server.
         event: what to say.
         component: who says it.
-        node: where that runs.
+        instance: which of several.
+        node: the node on which it happened, where it is about one.
         timeout_seconds: for the whole request.
 
     Raises:
@@ -90,15 +104,15 @@ async def write_event(
             "name": event.pod,
             "uid": event.uid,
         },
-        "type": "Warning",
+        "type": event.type,
         "reason": event.reason,
         "message": event.message[:_MAX_MESSAGE],
         "count": event.count,
-        "firstTimestamp": _timestamp(event.first),
-        "lastTimestamp": _timestamp(event.last),
-        "source": {"component": component, "host": node},
+        "firstTimestamp": timestamp(event.first),
+        "lastTimestamp": timestamp(event.last),
+        "source": {"component": component, "host": node} if node else {"component": component},
         "reportingComponent": component,
-        "reportingInstance": node,
+        "reportingInstance": instance,
     }
     await client.apply(
         EVENTS,
@@ -108,7 +122,3 @@ async def write_event(
         namespace=event.namespace,
         timeout_seconds=timeout_seconds,
     )
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

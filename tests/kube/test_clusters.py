@@ -211,7 +211,8 @@ async def test_an_event_said_again_is_one_object_that_counts(cluster: Cluster) -
             first=first,
             last=first + timedelta(minutes=count),
         )
-        await write_event(cluster.kube, event, component="test", node=NodeName("node-1"), timeout_seconds=5)
+        node = NodeName("node-1")
+        await write_event(cluster.kube, event, component="test", instance="a", node=node, timeout_seconds=5)
     # As kubectl describe asks.
     selector = f"involvedObject.kind%3DPod,involvedObject.name%3Dwatched,involvedObject.uid%3D{pod.uid}"
     listed = await cluster.send("GET", f"/api/v1/namespaces/default/events?fieldSelector={selector}", None)

@@ -1,0 +1,1 @@
+"""What Prometheus is told of the cluster: looked at when it asks, where `extender.metrics` counts what happens."""
