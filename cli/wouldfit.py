@@ -16,14 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cli.clusters import read_cluster
 from cli.interrupts import Interrupts
 from extender.index import Index
-from extender.observing import reduced, reduced_host, reduced_node
 from extender.placement.policies import Policies
 from fracgpu.annotations import PlacementPolicy
 from fracgpu.errors import SettingError
 from fracgpu.kube.client import KubeClient
-from fracgpu.kube.resources import GPUNODES, NODES, PODS
 from playground.manifests import load
 from replay.manifests import Wanted, wanted_pods
 from replay.parallel import Stopped
@@ -141,16 +140,12 @@ async def _read(kubeconfig: Path | None, interrupts: Interrupts) -> Snapshot:
 async def _list_all(kubeconfig: Path | None) -> Snapshot:
     client = await KubeClient.connect(kubeconfig=kubeconfig)
     try:
-        # Pods first: what is bound in between counts by its grant, and is not lost.
-        pods = await client.list(PODS, keep=reduced)
-        nodes = await client.list(GPUNODES, keep=reduced_node)
-        hosts = await client.list(NODES, keep=reduced_host)
+        found = await read_cluster(client)
     finally:
         await client.close()
-    for what, unreadable in (("pods", pods.unreadable), ("GPUNodes", nodes.unreadable), ("Nodes", hosts.unreadable)):
-        for uid, problem in unreadable.items():
-            print(f"warning: one of the {what} ({uid}) cannot be read and is left out: {problem}", file=sys.stderr)
-    return Snapshot.of(nodes=nodes.items, hosts=hosts.items, pods=pods.items)
+    for gap in found.gaps:
+        print(f"warning: {gap}", file=sys.stderr)
+    return found.snapshot
 
 
 def _render(found: Answers, *, is_what_if: bool) -> RenderableType:

@@ -1,7 +1,8 @@
-"""Why a pod does not fit, in a sentence with numbers: for one node, and for the whole cluster."""
+"""Why a pod does not fit, in a sentence with numbers: for one GPU, for one node, and for the whole cluster."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from extender.placement import numa
 from extender.placement.fitting import could_ever_fit, fits, is_plain
@@ -9,6 +10,8 @@ from extender.placement.views import GpuView, NodeView
 from fracgpu.names import NodeName
 from fracgpu.quantities import Mib, format_mib
 from fracgpu.requests import ContainerRequest, PodRequest
+
+_LISTED: Final = 5  # nodes by name in a sentence
 
 
 def why_not(view: NodeView, request: PodRequest) -> str:
@@ -64,7 +67,7 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Exp
         return Explanation(f"needs {need}; the cluster's GPUs are {', '.join(products)}")
     fitting = tuple(view.name for view in every if fits(view, request))
     if fitting:
-        return Explanation(f"needs {need}; there is room on {', '.join(fitting)}", fitting)
+        return Explanation(f"needs {need}; there is room on {_some(fitting)}", fitting)
     for view in every:
         if view.is_split and fits(view.anywhere(), request):
             return Explanation(f"needs {need}; {_out_of_reach(view, request)}, on {view.name}")
@@ -72,6 +75,78 @@ def explain(views: Iterable[NodeView], request: PodRequest, *, unit: Mib) -> Exp
     if not any(could_ever_fit(view, request) for view in views):
         reason += f"; no node could hold it even when empty: {_largest_gpus(views, request)}"
     return Explanation(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFinding:
+    """One GPU, as a pod that looks for a place finds it.
+
+    Attributes:
+        gpu: it, with what is free of it.
+        room_for: the containers for one GPU of which it has room.
+        problem: why it has none for the others, as in ``4 GiB free, 2 GiB too little``; empty where it has.
+        missing_units: how many free units it lacks for the smallest of these; 0 where something else is in the way.
+    """
+
+    gpu: GpuView
+    room_for: tuple[str, ...]
+    problem: str
+    missing_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinding:
+    """One node, as a pod that looks for a place finds it.
+
+    Attributes:
+        view: the node.
+        problem: why the pod does not fit there, as `why_not` says it; empty where it fits.
+        could_ever: whether it would fit if nothing else ran there and every GPU were healthy.
+        gpus: each of them, in NVML's order.
+    """
+
+    view: NodeView
+    problem: str
+    could_ever: bool
+    gpus: tuple[GpuFinding, ...]
+
+
+def examine(view: NodeView, request: PodRequest) -> NodeFinding:
+    """Look at one node for one pod, GPU by GPU."""
+    gpus = tuple(_examine_gpu(gpu, request, unit=view.unit) for gpu in view.gpus)
+    problem = "" if fits(view, request) else why_not(view, request)
+    return NodeFinding(view, problem, could_ever_fit(view, request), gpus)
+
+
+def _examine_gpu(gpu: GpuView, request: PodRequest, *, unit: Mib) -> GpuFinding:
+    room_for = tuple(container.container for container in request.containers if gpu.has_room_for(container))
+    others = [container for container in request.containers if not gpu.has_room_for(container)]
+    if not others:
+        return GpuFinding(gpu, room_for, "", 0)
+    nearest = min(others, key=lambda container: (not gpu.is_acceptable(container), gpu.units_for(container)))
+    problem, missing_units = _lacking_on(gpu, nearest, unit=unit)
+    if room_for:
+        problem = f"{problem} for {nearest.container!r}"
+    return GpuFinding(gpu, room_for, problem, missing_units)
+
+
+def _lacking_on(gpu: GpuView, request: ContainerRequest, *, unit: Mib) -> tuple[str, int]:
+    """What keeps a container off a GPU, and how many units are missing where it is these."""
+    if not gpu.usable:
+        return "offers nothing" if not gpu.units else "is not usable", 0
+    if not gpu.is_acceptable(request):
+        return "is not what is asked for", 0
+    if request.replicas not in (None, gpu.replicas):
+        return f"has {_count(gpu.replicas, 'seat')}, and {request.replicas} are counted on", 0
+    if request.seats > gpu.replicas:
+        return f"has {_count(gpu.replicas, 'seat')}, and {request.seats} are needed", 0
+    need, free = gpu.units_for(request), max(0, gpu.free_units)
+    if need > gpu.units:
+        return f"has {format_mib(gpu.units * unit)} in all", need - free
+    if request.seats > gpu.free_seats:
+        free_seats = max(0, gpu.free_seats)
+        return f"{free_seats} of {_count(gpu.replicas, 'seat')} free, {request.seats - free_seats} too few", 0
+    return f"{format_mib(free * unit)} free, {format_mib((need - free) * unit)} too little", need - free
 
 
 def _closest(views: list[NodeView], request: PodRequest) -> str:
@@ -180,6 +255,12 @@ def _largest(views: list[NodeView]) -> str:
 
 def _gpus_with_room(view: NodeView, request: ContainerRequest) -> int:
     return sum(gpu.has_room_for(request) for gpu in view.gpus)
+
+
+def _some(names: Sequence[NodeName]) -> str:
+    """The first names of a list that may have thousands."""
+    listed = ", ".join(names[:_LISTED])
+    return listed if len(names) <= _LISTED else f"{listed} and {_count(len(names) - _LISTED, 'other node')}"
 
 
 def _count(number: int, noun: str) -> str:

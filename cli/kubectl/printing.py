@@ -1,0 +1,95 @@
+"""Results on standard output: tables that fit the terminal, or are as wide as they need to be in a pipe; JSON; YAML."""
+
+import io
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cli.kubectl.flags import Output
+
+_FOLDED: Final = 30  # a column of sentences is not narrower, unless they are short
+_PIPE_WIDTH: Final = 4000  # wider than any line; tables do not fill it
+_STEPS: Final = (("d", 86400), ("h", 3600), ("m", 60))
+
+
+def terminal(*, width: int | None = None) -> Console:
+    """Standard output as a person sees it; colours only on a terminal, and none where NO_COLOR is set."""
+    return Console(width=width, highlight=False, emoji=False, markup=False)
+
+
+def show(found: Group) -> None:
+    """Print for a person: a table that is wider than the terminal as a whole, as kubectl does, and not cut off."""
+    console = terminal()
+    if not console.is_terminal:
+        sys.stdout.write(plain(found))
+        return
+    for part in found.renderables:
+        terminal(width=max(console.width, least_width(part))).print(part, crop=False)
+
+
+def least_width(part: RenderableType) -> int:
+    """How wide a table has to be so that nothing is cut off; 0 for what may be folded as a whole."""
+    if not isinstance(part, Table):
+        return 0
+    widths = []
+    for column in part.columns:
+        cells = [Text(cell) if isinstance(cell, str) else cell for cell in (column.header, *column.cells)]
+        widest = max((cell.cell_len for cell in cells if isinstance(cell, Text)), default=0)
+        widths.append((widest if column.no_wrap else min(widest, _FOLDED)) + sum(part.padding[1::2]))
+    return sum(widths)
+
+
+def plain(found: RenderableType, *, width: int = _PIPE_WIDTH) -> str:
+    """The text without colours, and without the spaces at the ends of lines."""
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None, highlight=False, emoji=False, markup=False).print(found)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def show_data(found: Any, *, output: Output) -> None:
+    """Print for programs, as JSON or YAML.
+
+    Args:
+        found: anything that msgspec can encode.
+        output: which of the two.
+    """
+    data = msgspec.to_builtins(found)
+    if output is Output.JSON:
+        text = msgspec.json.format(msgspec.json.encode(data)).decode()
+    else:
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
+    print(text, flush=True)  # whoever watches wants it now
+
+
+def table(*columns: str) -> Table:
+    """An empty table as kubectl's: capital heads, no lines."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        made.add_column(Text(name), no_wrap=True)
+    return made
+
+
+def age(since: str, *, now: datetime) -> str:
+    """How long ago that was, as kubectl writes it: ``5d``, ``3h20m``, ``42s``; empty where it is not known."""
+    try:
+        seconds = int((now - datetime.fromisoformat(since)).total_seconds())
+    except (ValueError, TypeError):
+        return ""
+    for place, (letter, size) in enumerate(_STEPS):
+        whole, rest = divmod(max(0, seconds), size)
+        if whole:
+            smaller = _STEPS[place + 1] if place + 1 < len(_STEPS) else ("s", 1)
+            second = rest // smaller[1] if whole < 10 else 0
+            return f"{whole}{letter}{second}{smaller[0]}" if second else f"{whole}{letter}"
+    return f"{max(0, seconds)}s"
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
