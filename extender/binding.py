@@ -31,6 +31,7 @@ from fracgpu.kube.resources import PODS
 from fracgpu.names import ANNOTATION_ALLOCATION, NodeName, PodUid
 from fracgpu.plans import Plan, encode_plan
 from fracgpu.pods import Pod
+from fracgpu.process.tracing import span
 from fracgpu.requests import PodRequest, request_of
 
 _ATTEMPTS: Final = 3  # somebody else may change the pod's claim that often before the scheduler is asked again
@@ -48,7 +49,17 @@ def claim_lifetime_seconds(binding_timeout_seconds: float) -> float:
 
 
 class Binder:
-    """Answers bind, and settles what a bind left open."""
+    """Answers bind, and settles what a bind left open.
+
+    Args:
+        index: the cluster as this replica knows it.
+        ledger: what all replicas agree on.
+        kube: the API server.
+        find_pod: gives a pod that asks for GPUs by its UID, as it was last seen.
+        binding_timeout_seconds: for a Binding at the API server.
+        on_bound: told of each pod that was bound; it must not wait for anything.
+        clock: seconds that only grow.
+    """
 
     def __init__(
         self,
@@ -58,6 +69,7 @@ class Binder:
         kube: KubeClient,
         find_pod: Callable[[PodUid], Pod | None],
         binding_timeout_seconds: float,
+        on_bound: Callable[[Claim], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
@@ -65,10 +77,14 @@ class Binder:
         self._kube = kube
         self._find_pod = find_pod
         self._timeout = binding_timeout_seconds
+        self._on_bound = on_bound
         self._clock = clock
 
-    async def bind(self, args: BindingArgs) -> None:
+    async def bind(self, args: BindingArgs) -> Claim:
         """Bind a pod to the node that kube-scheduler chose.
+
+        Returns:
+            What the pod has now.
 
         Raises:
             FracgpuError: the pod is not bound, or not known to be; the sentence says why.
@@ -112,19 +128,21 @@ class Binder:
         _logger.info("settled", extra={"pod": claim.pod, "uid": claim.uid, "bound": after is not None})
         return is_changed
 
-    async def _bind(self, args: BindingArgs) -> None:
+    async def _bind(self, args: BindingArgs) -> Claim:
         entry = self._claim_of(args.pod_uid)
         if entry is not None and self._is_doubtful(entry.claim, node=args.node):
             entry = await self._settle_earlier(entry)
         if entry is not None and entry.claim.node != args.node:
             raise ConflictError(f"the pod is bound to {entry.claim.node} already, and cannot be bound to {args.node}")
         if entry is not None and entry.claim.state is ClaimState.BOUND:
-            return
-        claim, began = await self._reserve(args, entry.claim if entry else None)
+            return entry.claim
+        with span("reserve", node=args.node):
+            claim, began = await self._reserve(args, entry.claim if entry else None)
         if self._clock() - began > CALL_TIMEOUT_SECONDS:
             # A Binding sent now could arrive when the reservation is over: see `claim_lifetime_seconds`.
             raise ConflictError("it took too long to reserve the GPUs in time for a Binding; try again")
         await self._write(claim, is_first=entry is None)
+        return claim
 
     def _is_doubtful(self, claim: Claim, *, node: NodeName) -> bool:
         """Whether the pod has to be read before this claim is believed.
@@ -206,14 +224,15 @@ class Binder:
     async def _write(self, claim: Claim, *, is_first: bool) -> None:
         """POST the Binding and bring the ledger to its outcome."""
         try:
-            await self._kube.bind(
-                namespace=claim.namespace,
-                name=claim.name,
-                uid=claim.uid,
-                node=claim.node,
-                annotations={ANNOTATION_ALLOCATION: encode_plan(claim.plan)},
-                timeout_seconds=self._timeout,
-            )
+            with span("Binding", node=claim.node):
+                await self._kube.bind(
+                    namespace=claim.namespace,
+                    name=claim.name,
+                    uid=claim.uid,
+                    node=claim.node,
+                    annotations={ANNOTATION_ALLOCATION: encode_plan(claim.plan)},
+                    timeout_seconds=self._timeout,
+                )
         except KubeError as exc:
             if exc.outcome_unknown:
                 raise UnavailableError(f"it is not known whether the pod was bound ({exc}); try again") from exc
@@ -225,7 +244,7 @@ class Binder:
                 raise
         else:
             await self._confirm(claim)
-        _logger.info("bound", extra={"pod": claim.pod, "uid": claim.uid, "node": claim.node})
+        self._on_bound(claim)
 
     async def _confirm(self, claim: Claim) -> None:
         """The pod is bound, whatever happens here: a ledger that misses it now hears of it from the reconciler."""

@@ -7,6 +7,7 @@ one: repairs are compare-and-set in the ledger, so that the same repair made twi
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -29,12 +30,15 @@ from extender.observing import (
 )
 from extender.policyreporter import PolicyReporter
 from extender.reconciling import Drift, Facts, Repair, judge
+from extender.telling import ASSIGNED, COMPONENT, CORRECTED, plan_in_words, why_corrected
 from fracgpu.disruption import PodDisruptionBudget
 from fracgpu.errors import InputError, UnavailableError
 from fracgpu.gpunodes import GpuNode
 from fracgpu.hosts import NOTHING, amount_of
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
+from fracgpu.kube.events import EventType
+from fracgpu.kube.recording import EventRecorder
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import GPUNODES, NODES, PODDISRUPTIONBUDGETS, PODS
 from fracgpu.names import GpuUuid, NodeName, PodUid
@@ -84,6 +88,13 @@ class Reconciler:
             kube=kube,
             find_pod=self._gpu_pods.get,
             binding_timeout_seconds=binding_timeout_seconds,
+            on_bound=self._tell_assigned,
+        )
+        self._events = EventRecorder(
+            kube,
+            component=COMPONENT,
+            instance=socket.gethostname(),
+            on_outcome=lambda outcome: metrics.events.labels(outcome).inc(),
         )
 
     @property
@@ -120,6 +131,7 @@ class Reconciler:
             tasks.create_task(self._hosts.run(), name="follow-nodes")
             tasks.create_task(self._budgets.run(), name="follow-budgets")
             tasks.create_task(self._policies.run(), name="follow-policies")
+            tasks.create_task(self._events.run(), name="events")
             tasks.create_task(self._reconcile(), name="reconcile")
 
     async def _reconcile(self) -> None:
@@ -204,6 +216,17 @@ class Reconciler:
             logging.INFO if expected else logging.WARNING,
             str(repair.drift) if expected else "ledger repaired",
             extra={"drift": repair.drift, "uid": uid, "pod": claim.pod if claim else "", "node": claim and claim.node},
+        )
+        if claim is not None and (sentence := why_corrected(repair, known=self._index.nodes.get(claim.node))):
+            self._tell(claim, CORRECTED, sentence, type="Warning")
+
+    def _tell_assigned(self, claim: Claim) -> None:
+        words = plan_in_words(claim.plan, node=claim.node, known=self._index.nodes.get(claim.node))
+        self._tell(claim, ASSIGNED, words, type="Normal")
+
+    def _tell(self, claim: Claim, reason: str, message: str, *, type: EventType) -> None:
+        self._events.tell(
+            namespace=claim.namespace, pod=claim.name, uid=claim.uid, reason=reason, message=message, type=type
         )
 
     async def _report(self) -> None:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from extender.deciding import Facts, deciding
 from extender.filtering import BehindError, Filtered, explain_pod, filter_nodes, hold_for, prioritize_nodes
 from extender.index import Index
 from extender.ledger.claims import Claim
@@ -19,6 +20,7 @@ from extender.preempting import preempt
 from extender.reconciler import Reconciler
 from extender.surveys import Survey
 from extender.wire import (
+    BindingArgs,
     BindingResult,
     ExtenderPreemptionResult,
     FilterResult,
@@ -75,20 +77,23 @@ class Extender:
     async def filter(self, body: bytes) -> FilterResult:
         """Which candidates fit, and why the others do not."""
         args = decode_extender_args(body)
-        self._require_ready()
-        names, nodes = candidates(args)
-        await self._look_ahead(args.pod, names, at=lambda survey: survey.refusals)
-        # kube-scheduler does not ask for priorities where only one node is left: that one is held here.
-        found = await self._decide(
-            args.pod, lambda: self._filter(args.pod, names), best=lambda found: found.only, holds_first=False
-        )
-        if not found.fitting and not self._reconciler.is_current:
-            # A pod that fits nowhere waits for the next event in the cluster: not to be said of an old picture.
-            raise UnavailableError("the API server cannot be followed at the moment; try again")
-        _logger.info(
-            "filtered",
-            extra={"pod": args.pod.key, "uid": args.pod.uid, "nodes_in": len(names), "nodes_ok": len(found.fitting)},
-        )
+        with _deciding("filter", args.pod) as facts:
+            self._require_ready()
+            names, nodes = candidates(args)
+            facts["nodes_in"] = len(names)
+            await self._look_ahead(args.pod, names, at=lambda survey: survey.refusals)
+            # kube-scheduler does not ask for priorities where only one node is left: that one is held here.
+            found = await self._decide(
+                args.pod, lambda: self._filter(args.pod, names), best=lambda found: found.only, holds_first=False
+            )
+            if not found.fitting and not self._reconciler.is_current:
+                # A pod that fits nowhere waits for the next event in the cluster: not to be said of an old picture.
+                raise UnavailableError("the API server cannot be followed at the moment; try again")
+            self.metrics.filters.labels("fits" if found.fitting else "none").inc()
+            facts["nodes_ok"] = len(found.fitting)
+        if _logger.isEnabledFor(logging.DEBUG):
+            for name, reason in (found.failed | found.unresolvable).items():
+                _logger.debug("node dropped", extra={"uid": args.pod.uid, "node": name, "reason": reason})
         result = FilterResult(failed_nodes=found.failed, failed_and_unresolvable_nodes=found.unresolvable)
         if nodes is None:
             return msgspec.structs.replace(result, node_names=found.fitting)
@@ -97,15 +102,18 @@ class Extender:
     async def prioritize(self, body: bytes) -> object:
         """Scores of the candidates; the best of them is held."""
         args = decode_extender_args(body)
-        self._require_ready()
-        names, _ = candidates(args)
-        await self._look_ahead(args.pod, names, at=lambda survey: survey.ranks)
-        found = await self._decide(
-            args.pod,
-            lambda: prioritize_nodes(self._index, args.pod, names),
-            best=lambda found: found.best,
-            holds_first=True,
-        )
+        with _deciding("prioritize", args.pod) as facts:
+            self._require_ready()
+            names, _ = candidates(args)
+            facts["nodes_in"] = len(names)
+            await self._look_ahead(args.pod, names, at=lambda survey: survey.ranks)
+            found = await self._decide(
+                args.pod,
+                lambda: prioritize_nodes(self._index, args.pod, names),
+                best=lambda found: found.best,
+                holds_first=True,
+            )
+            facts["node"] = found.best
         return found.scores
 
     async def _look_ahead(
@@ -195,30 +203,34 @@ class Extender:
     async def preempt(self, body: bytes) -> ExtenderPreemptionResult:
         """Whom to evict instead of those whom kube-scheduler would."""
         args = decode_preemption_args(body)
-        self._require_ready()
-        await self._ledger.catch_up()
-        if not self._reconciler.is_current:
-            raise UnavailableError("the API server cannot be followed at the moment, and nobody is evicted blindly")
-        answer, count = {}, 0
-        decisions = preempt(self._index, args, pods=self._reconciler.pods_by_uid, budgets=self._reconciler.budgets)
-        for count, (name, victims) in enumerate(decisions, start=1):
-            if victims is not None:
-                answer[name] = victims
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
-        _logger.info(
-            "chose victims",
-            extra={"pod": args.pod.key, "uid": args.pod.uid, "nodes_in": count, "nodes_ok": len(answer)},
-        )
+        with _deciding("preempt", args.pod) as facts:
+            self._require_ready()
+            await self._ledger.catch_up()
+            if not self._reconciler.is_current:
+                raise UnavailableError("the API server cannot be followed at the moment, and nobody is evicted blindly")
+            answer, count = {}, 0
+            decisions = preempt(self._index, args, pods=self._reconciler.pods_by_uid, budgets=self._reconciler.budgets)
+            for count, (name, victims) in enumerate(decisions, start=1):
+                if victims is not None:
+                    answer[name] = victims
+                if count % _SLICE == 0:
+                    await asyncio.sleep(0)
+            self.metrics.preemptions.labels("victims" if answer else "none").inc()
+            facts |= {"nodes_in": count, "nodes_ok": len(answer)}
         return ExtenderPreemptionResult(answer)
 
     async def bind(self, body: bytes) -> BindingResult:
         """Bind a pod."""
-        args = decode_binding_args(body)
-        self._require_ready()
         # Shielded: a scheduler that hangs up must not stop a bind between its two writes.
-        await asyncio.shield(self._reconciler.binder.bind(args))
+        await asyncio.shield(self._bind(decode_binding_args(body)))
         return BindingResult()
+
+    async def _bind(self, args: BindingArgs) -> None:
+        with deciding("bind", namespace=args.pod_namespace, name=args.pod_name, uid=args.pod_uid) as facts:
+            facts["node"] = args.node
+            self._require_ready()
+            claim = await self._reconciler.binder.bind(args)
+            facts["gpus"] = {gpu: share.units for gpu, share in claim.per_gpu().items()}
 
     async def explain(self, namespace: str, name: str) -> Explanation | None:
         """Where a pod is or why it waits; None for a pod that is not there or asks for no GPU."""
@@ -241,3 +253,7 @@ class Extender:
     def _require_ready(self) -> None:
         if not self._reconciler.ready.is_set():
             raise UnavailableError("the extender has not read the cluster's state yet; try again")
+
+
+def _deciding(verb: str, pod: Pod) -> contextlib.AbstractContextManager[Facts]:
+    return deciding(verb, namespace=pod.metadata.namespace, name=pod.metadata.name, uid=pod.uid)

@@ -15,13 +15,20 @@ FracgpuError
 └── KubeError             (fracgpu/kube) the API server refused, did not answer, or answered something unusable
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
 class FracgpuError(Exception):
-    """Any error of ours; `str()` is a sentence for the person who has to act on it."""
+    """Any error of ours; `str()` is a sentence for the person who has to act on it.
+
+    Attributes:
+        about: what it concerns (a pod, say), name -> value, for the log; set by who knows that.
+    """
 
     reason: ClassVar[str] = "Internal"
+    about: Mapping[str, object] = MappingProxyType({})
 
 
 class InputError(FracgpuError):

@@ -82,6 +82,18 @@ class Grant(Struct, frozen=True, rename="camel"):
     containers: dict[str, tuple[Share, ...]]
 
 
+class UsedMemory(Struct, frozen=True, rename="camel"):
+    """How much of a GPU's memory a container was seen to use, in MiB, rounded up.
+
+    `container` is empty where it is only known to which pod the processes belong.
+    """
+
+    pod_uid: PodUid = msgspec.field(name="podUID")
+    container: str
+    gpu: GpuUuid
+    used: Mib = msgspec.field(name="usedMiB")
+
+
 class IsolationStatus(Struct, frozen=True, rename="camel"):
     """How pods are kept within their shares on a node.
 
@@ -104,7 +116,7 @@ class SharingStatus(Struct, frozen=True, rename="camel"):
 
 
 class GpuNodeStatus(Struct, frozen=True, rename="camel"):
-    """The grants of a node.
+    """The grants of a node, and what is used of them.
 
     Attributes:
         observed_pods: the resourceVersion up to which the plugin has seen this node's pods. That a pod has no grant
@@ -114,6 +126,10 @@ class GpuNodeStatus(Struct, frozen=True, rename="camel"):
             since is final, however far `observed_pods` has come.
         isolation: how pods are kept within their shares; None until that is known.
         sharing: where the node's sharing is declared; None until that is known.
+        usage: what pods with a grant use, one entry for each that could be measured; None where nothing could be, and
+            where the plugin is of a version that does not say. Values that hardly moved are not written for their own
+            sake (see `plugin.usage.reporting`).
+        usage_time: when that was measured, by RFC 3339 in UTC.
     """
 
     observed_pods: str = ""
@@ -121,6 +137,8 @@ class GpuNodeStatus(Struct, frozen=True, rename="camel"):
     ended_pods: tuple[PodUid, ...] = ()
     isolation: IsolationStatus | None = None
     sharing: SharingStatus | None = None
+    usage: tuple[UsedMemory, ...] | None = None
+    usage_time: str | None = None
 
 
 class GpuNode(Struct, frozen=True, rename="camel"):

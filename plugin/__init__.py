@@ -20,7 +20,7 @@ what would promise memory twice, and publishes what was really given away. What 
 The rooms, lowest first: `wishes` and `settings` (what an administrator wants), `gpus` (NVML, health, and what the node
 offers), `sharing` (what policies and files say), `handout`, `injection` and `isolation` (what a container is given
 along with its share), `granting` (who may have what, and the book of it; `desk` is where a request meets what is
-known), one room for each outside world (`kubelet`, `cluster`, `http`), `usage` and `metrics` (what containers really
+known), one room for each outside world (`kubelet`, `cluster`), `usage` and `metrics` (what containers really
 use), `deviceplugin`, which connects all of it, `life`, which prepares, serves and ends, with `means` and `lasting`, and
 `app`, which is the process.
 """

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.client import KubeClient
+from fracgpu.kube.recording import EventRecorder
 from fracgpu.names import GpuUuid, NodeName
 from fracgpu.quantities import Mib
 from fracgpu.sharing import SharingSpec
+from fracgpu.timestamps import timestamp
 from plugin.cluster.node import NodeWatch, refuse_beside_nvidia
 from plugin.cluster.podwatch import PodWatch
 from plugin.cluster.policies import PolicyWatch
@@ -24,6 +26,7 @@ from plugin.gpus.layout import Problems
 from plugin.granting.book import GrantBook
 from plugin.granting.desk import Desk
 from plugin.granting.journal import GrantJournal
+from plugin.granting.lingering import LingeringWatch
 from plugin.handout import Edits, LentShare
 from plugin.injection.injector import Injector
 from plugin.isolation.mechanism import Isolation
@@ -34,7 +37,8 @@ from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
 from plugin.sharing.following import Sharing
 from plugin.usage.measuring import Processes
-from plugin.usage.watchdog import UsageWatchdog
+from plugin.usage.reporting import report_of
+from plugin.usage.watchdog import COMPONENT, UsageWatchdog
 from plugin.wishes import NodeWish
 
 _logger = logging.getLogger(__name__)
@@ -94,7 +98,7 @@ class DevicePlugin:
         )
         self.inventory = Inventory(cards, unit=Mib(settings.memory_unit_mib), numa_hints=settings.numa_hints)
         self._book = GrantBook(self.inventory.gpus)
-        self._publisher = Publisher(client, name, spec=self._spec, status=self._status)
+        self._publisher = Publisher(client, name, spec=self._spec, status=self._status, on_published=metrics.published)
         self._pods = PodWatch(client, name, on_end=self._pod_ended, on_progress=self._publisher.progressed)
         self._journal = GrantJournal(settings.kubelet_socket.parent)
         self._desk = Desk(
@@ -106,7 +110,9 @@ class DevicePlugin:
             journal=self._journal,
             handout=self,
             on_change=self._tell,
+            observer=metrics,
         )
+        metrics.serves(name)
         self._metrics = metrics
         self._watchdog = UsageWatchdog(
             client,
@@ -119,6 +125,11 @@ class DevicePlugin:
             metrics=metrics,
             period_seconds=settings.usage_seconds,
             evicts=settings.evict_overuse,
+            on_measured=self._publisher.measured,
+        )
+        self._events = EventRecorder(client, component=COMPONENT, instance=name)
+        self._lingering = LingeringWatch(
+            node=name, ended=self._book.ended_grants, spec=self._spec, tell=self._events.warn
         )
         self.outdated = asyncio.Event()
         """Set when something has changed that only another life of the plugin can follow."""
@@ -165,6 +176,8 @@ class DevicePlugin:
             tasks.create_task(self._publisher.run(), name="publisher")
             tasks.create_task(self._desk.run(), name="desk")
             tasks.create_task(self._watchdog.run(), name="watchdog")
+            tasks.create_task(self._events.run(), name="events")
+            tasks.create_task(self._lingering.run(), name="lingering")
             front.attach(self._desk, self.inventory)
             self._tell()
 
@@ -209,12 +222,16 @@ class DevicePlugin:
 
     def _status(self) -> GpuNodeStatus:
         """Read what to publish, in this order: see `plugin.cluster.publisher`."""
+        observed, ended, grants = self._pods.observed, self._pods.ended, self._book.grants()
+        measured = self._watchdog.measured
         return GpuNodeStatus(
-            observed_pods=self._pods.observed,
-            ended_pods=self._pods.ended,
-            grants=self._book.grants(),
+            observed_pods=observed,
+            ended_pods=ended,
+            grants=grants,
             isolation=self._isolation.status if self._isolation else None,
             sharing=self._sharing.status,
+            usage=report_of(measured[0], grants) if measured else None,
+            usage_time=timestamp(measured[1]) if measured else None,
         )
 
     def _tell(self) -> None:

@@ -1,13 +1,16 @@
 """What outlasts the lives of the plugin within its process: the kubelet's view of us, GPUs, probes and metrics."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from fracgpu.process.probes import ProbesApp
 from fracgpu.process.serving import HttpServer
+from fracgpu.process.tls import ServerCertificate
 from plugin.gpus.session import GpuSession
-from plugin.http import HttpApp
 from plugin.kubelet.front import KubeletFront
 from plugin.metrics import Metrics
+from plugin.settings import PluginSettings
 
 
 class Lasting:
@@ -18,25 +21,46 @@ class Lasting:
         self.metrics = Metrics()
         self.gpus.on_xid = self.metrics.xid
         self.unready: Callable[[], str] = lambda: "no GPUs were found yet"
+        self.metrics.watch_ready(lambda: self.unready())
         self.front: KubeletFront | None = None
         self._http: HttpServer | None = None
-        self._address: tuple[str, int] | None = None
+        self._place: tuple[str, int, Path | None, Path | None] | None = None  # host, port and TLS files of that
+        self._renewing: asyncio.Task[None] | None = None  # follows the TLS files
         self.is_announced = False
 
-    async def serve_http(self, host: str, port: int) -> HttpServer:
-        """Serve probes and metrics there, and nowhere else any more.
+    async def serve_http(self, settings: PluginSettings) -> HttpServer:
+        """Serve probes and metrics where the settings say, and nowhere else any more.
 
         Raises:
-            SettingError: that address cannot be listened on; what was before goes on.
+            SettingError: that address cannot be listened on, or not with that certificate; what was before goes on.
         """
-        if self._http is None or self._address != (host, port):
-            app = HttpApp(registry=self.metrics.registry, checks={"device plugin": lambda: self.unready()})
-            server = HttpServer(app, host=host, port=port, tls_cert=None, tls_key=None, bounds_headers=True)
+        place = (settings.host, settings.port, settings.tls_cert, settings.tls_key)
+        if self._http is None or self._place != place:
+            certificate = None
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                certificate = ServerCertificate(cert=settings.tls_cert, key=settings.tls_key)
+            app = ProbesApp(registry=self.metrics.registry, checks={"device plugin": lambda: self.unready()})
+            server = HttpServer(
+                app,
+                host=settings.host,
+                port=settings.port,
+                tls_cert=None,
+                tls_key=None,
+                tls=certificate.context if certificate else None,
+            )
+            if self._place is not None and self._place[:2] == place[:2]:
+                await self._stop_http()  # two cannot listen there
             await server.start()
-            before, self._http, self._address = self._http, server, (host, port)
-            if before is not None:
-                await before.stop()
+            await self._stop_http()
+            self._http, self._place = server, place
+            self._renewing = asyncio.create_task(certificate.run(), name="certificate") if certificate else None
         return self._http
+
+    async def _stop_http(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+        if self._http is not None:
+            await self._http.stop()
 
     async def front_at(self, kubelet: Path) -> KubeletFront:
         """What the kubelet with this socket sees, or will see from `show` on.
@@ -60,6 +84,5 @@ class Lasting:
         """End all of it."""
         if self.front is not None:
             await self.front.close()
-        if self._http is not None:
-            await self._http.stop()
+        await self._stop_http()
         await self.gpus.close()

@@ -65,10 +65,10 @@ class Life:
         cgroups = PodCgroups(settings.cgroup_root)
         cgroups.check()
         preload = read_preload(settings)
-        await self._lasting.serve_http(settings.host, settings.port)
+        await self._lasting.serve_http(settings)
         self._found = found = await self._gpus.find(settings, is_first=is_first)
         check_unit(found.cards, unit=Mib(settings.memory_unit_mib))
-        client = await KubeClient.connect(kubeconfig=settings.kubeconfig)
+        client = await KubeClient.connect(kubeconfig=settings.kubeconfig, observer=self._lasting.metrics.kube)
         self._closing.push_async_callback(client.close)
         devices = PodResourcesClient(settings.pod_resources_socket)
         self._closing.push_async_callback(devices.close)
@@ -175,7 +175,7 @@ class Life:
     async def _announce(self) -> None:
         if not self._lasting.is_announced:
             self._lasting.is_announced = True
-            server = await self._lasting.serve_http(self._settings.host, self._settings.port)
+            server = await self._lasting.serve_http(self._settings)
             announce_ready(server.url, ready_file=self._settings.ready_file)
 
     def _unready(self) -> str:

@@ -3,29 +3,40 @@
 Series of pods that have ended vanish: what is said of containers is replaced as a whole at every measurement.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from fracgpu.gpunodes import GpuNodeSpec, IsolationStatus, SharingStatus
-from fracgpu.names import GpuUuid
+from fracgpu.names import GpuUuid, NodeName
+from fracgpu.process.metrics import KubeCalls, service_registry
+from plugin.granting.corrections import Correction
 from plugin.usage.measuring import MIB_BYTES, Usage
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # `refresh` may take 1 s
+_PUBLISHING: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # two urgent writes are 0.2 s apart
 _CONTAINER: Final = ("namespace", "pod", "container", "gpu")
 
 
 class Metrics:
-    """The device plugin's metrics, in a registry of their own; for the event loop's thread only."""
+    """The device plugin's metrics, in a registry of their own; for the event loop's thread only.
+
+    Attributes:
+        registry: what ``/metrics`` shows.
+        kube: counts requests to the API server.
+    """
 
     def __init__(self) -> None:
-        self.registry: Final = CollectorRegistry()
+        self.registry: Final = service_registry("plugin")
+        self.kube: Final = KubeCalls("plugin", registry=self.registry)
         self._define_gpus()
         self._define_usage()
         self._define_work()
+        self._define_books()
 
     def _define_gpus(self) -> None:
         self._memory = self._gauge("gpu_memory_bytes", "Video memory of a GPU.", "gpu")
@@ -78,6 +89,71 @@ class Metrics:
         )
         self._refusals = self._counter("refusals_total", "Calls of the kubelet that were refused.", "reason")
         self._registrations = self._counter("registrations_total", "Registrations with the kubelet.", "resource")
+
+    def _define_books(self) -> None:
+        self._node = self._gauge("node_info", "1 for the node that this plugin serves.", "node")
+        self._ready = self._gauge("ready", "1 while pods can be given GPUs on this node.")
+        self._corrections = self._counter(
+            "identity_corrections_total",
+            "Times that it was not plain who was being admitted, or with which devices: guessed (PodResources was "
+            "silent), reread (the API server was asked again), unknown (left to Allocate), avoided (devices that a pod "
+            "which has ended may still use), refused (by Allocate).",
+            "kind",
+        )
+        self._listings = self._counter(
+            "pod_resources_calls_total", "Questions to the kubelet's PodResources.", "outcome"
+        )
+        self._listed_at = self._gauge(
+            "pod_resources_success_timestamp_seconds",
+            "When PodResources last answered, in seconds since 1970; 0 before the first time.",
+        )
+        self._journal = self._counter(
+            "journal_writes_total", "Times that the grants were written down on the node's disk.", "outcome"
+        )
+        self._publishing = Histogram(
+            "fracgpu_plugin_publish_delay_seconds",
+            "Time from a change that somebody waits for to the GPUNode that says so.",
+            registry=self.registry,
+            buckets=_PUBLISHING,
+        )
+        self._published_at = self._gauge(
+            "published_timestamp_seconds",
+            "When the GPUNode was last known to be up to date, in seconds since 1970; 0 before the first time.",
+        )
+        for kind in Correction:
+            self._corrections.labels(kind)
+        for counter in (self._listings, self._journal):
+            for outcome in ("ok", "failed"):
+                counter.labels(outcome)
+
+    def serves(self, node: NodeName) -> None:
+        """Say which node this is."""
+        self._node.clear()
+        self._node.labels(node).set(1)
+
+    def watch_ready(self, unready: Callable[[], str]) -> None:
+        """Say from now on whether pods can be given GPUs; `unready` is asked why not, and empty where they can."""
+        self._ready.set_function(lambda: float(not unready()))
+
+    def corrected(self, correction: Correction) -> None:
+        """Count that it was not plain who was being admitted."""
+        self._corrections.labels(correction).inc()
+
+    def listed(self, *, ok: bool) -> None:
+        """Count a question to PodResources."""
+        self._listings.labels(_outcome(ok=ok)).inc()
+        if ok:
+            self._listed_at.set(time.time())
+
+    def journaled(self, *, ok: bool) -> None:
+        """Count that grants were to be written down."""
+        self._journal.labels(_outcome(ok=ok)).inc()
+
+    def published(self, delay_seconds: float | None) -> None:
+        """Note that the GPUNode is up to date; `delay_seconds` is how long somebody waited, None where nobody did."""
+        self._published_at.set(time.time())
+        if delay_seconds is not None:
+            self._publishing.observe(delay_seconds)
 
     def gpus(self, spec: GpuNodeSpec) -> None:
         """Say which GPUs there are; those that are gone vanish."""
@@ -163,3 +239,7 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"fracgpu_plugin_{name}", text, labels, registry=self.registry)
+
+
+def _outcome(*, ok: bool) -> str:
+    return "ok" if ok else "failed"

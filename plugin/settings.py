@@ -1,10 +1,11 @@
 """What an administrator can tell the device plugin."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from fracgpu.process.serving import require_protection
 from fracgpu.process.settings import ServiceSettings
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, MAX_MEMORY_UNIT
 from fracgpu.requests import MAX_SEATS
@@ -35,10 +36,20 @@ class PluginSettings(ServiceSettings):
     device plugin (version: v1). Read again when it changes."""
 
     host: str = "127.0.0.1"
-    """The address on which /metrics, /healthz and /readyz are served; 0.0.0.0 in a pod."""
+    """The address on which /metrics, /healthz and /readyz are served; 0.0.0.0 in a pod. Beyond 127.0.0.1 that takes
+    TLS."""
 
     port: int = Field(default=8082, ge=0, le=65535)
     """The port of those; 0 takes a free one."""
+
+    tls_cert: Path | None = None
+    """PEM file with the certificate chain of that port. Both TLS files are read again when they change."""
+
+    tls_key: Path | None = None
+    """PEM file with that certificate's private key, not encrypted."""
+
+    insecure: bool = False
+    """Whether to listen beyond 127.0.0.1 in plain text."""
 
     kubeconfig: Path | None = None
     """How to reach the API server; none for the service account of this pod."""
@@ -128,3 +139,10 @@ class PluginSettings(ServiceSettings):
     allow_nvidia_device_plugin: bool = False
     """Whether to start on a node that advertises nvidia.com/gpu too. Only where that offers other GPUs than this
     plugin: the same memory would be promised twice."""
+
+    @model_validator(mode="after")
+    def _check_protection(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key belong together, and only one of them is set")
+        require_protection(host=self.host, flag="--host", has_tls=self.tls_cert is not None, insecure=self.insecure)
+        return self

@@ -10,11 +10,11 @@ import aiohttp
 
 from playground.cluster import ApiStatusError, JsonObject, WatchEvent
 
-_GROUPS = {"pods": "/api/v1", "nodes": "/api/v1"}
+_GROUPS = {"pods": "/api/v1", "nodes": "/api/v1", "events": "/api/v1"}
 
 
 class HttpCluster:
-    """The verbs of ``ClusterApi`` for pods and nodes."""
+    """The verbs of ``ClusterApi`` for pods and nodes, and for reading events."""
 
     def __init__(self, url: str, *, token: str, context: ssl.SSLContext) -> None:
         self._url = url

@@ -7,7 +7,8 @@ share of a pod that ended at resourceVersion v once a status with observedPods >
 does not know v, once a status that lists the pod in `endedPods` has none.
 
 Changes are coalesced. One that somebody waits for goes out at once; that only `observedPods` moved goes out at most
-every few seconds, for it moves with every change of any pod of the node.
+every few seconds, for it moves with every change of any pod of the node. What pods use goes along with either; by
+itself it goes out as seldom, and only where it moved far enough (see `plugin.usage.reporting`).
 
 The GPUNode is followed too: what somebody else edited or deleted is put back, also on a quiet node. What is compared
 is what the API server holds now with what it answered to our last write, so neither our own writes nor its defaults
@@ -21,6 +22,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus, written
 from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
@@ -28,6 +31,7 @@ from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import GPUNODES, NODES
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
+from plugin.usage.reporting import has_moved
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"
 _NOT_FOUND: Final = 404
@@ -45,7 +49,9 @@ class Publisher:
         node: the node's name.
         spec: its GPUs, read at the moment of writing.
         status: what is granted of them, likewise.
-        observed_seconds: between two writes that only say how far the pods have been seen.
+        observed_seconds: between two writes that only say how far the pods have been seen, or what they use.
+        on_published: called when the GPUNode says all that there is to say, with how long somebody has waited for
+            that in seconds; None where nobody has.
     """
 
     def __init__(
@@ -56,12 +62,15 @@ class Publisher:
         spec: Callable[[], GpuNodeSpec],
         status: Callable[[], GpuNodeStatus],
         observed_seconds: float = 30.0,
+        on_published: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._node = node
         self._spec = spec
         self._status = status
         self._observed_seconds = observed_seconds
+        self._on_published = on_published
+        self._touched_at: float | None = None  # since when somebody waits for what is not written yet
         self._reflector = Reflector(client, GPUNODES, on_change=self._changed, field_selector=f"metadata.name={node}")
         self._stored: GpuNode | None = None  # the whole object, as the API server answered to our last write
         self._stored_spec: GpuNodeSpec | None = None  # what it held after we wrote the spec; None: has to be written
@@ -93,12 +102,20 @@ class Publisher:
 
     def touch(self) -> None:
         """Publish at once: grants changed, or a pod ended."""
+        if self._touched_at is None:
+            self._touched_at = time.monotonic()
         self._urgent.set()
         self._moved.set()
 
     def progressed(self) -> None:
         """Publish soon: the watch of the pods has come further."""
         self._moved.set()
+
+    def measured(self) -> None:
+        """Publish soon what pods use, if that has moved far enough."""
+        published = None if self._writing.locked() else self._published  # what is being written is not known here
+        if published is None or has_moved(published.usage, self._status().usage):
+            self._moved.set()
 
     async def run(self) -> None:
         """Publish until cancelled, beginning now."""
@@ -111,6 +128,7 @@ class Publisher:
         self.touch()
         while True:
             await self._due()
+            waiting_since, self._touched_at = self._touched_at, None
             try:
                 async with self._writing:
                     await self._publish()
@@ -118,11 +136,13 @@ class Publisher:
                 self._trouble.failed(exc)
                 if exc.status == _NOT_FOUND:
                     self._stored_spec = None  # somebody deleted it: make it again
+                self._touched_at = waiting_since
                 self.touch()
                 await asyncio.sleep(self._backoff.next_seconds())
             else:
                 self._trouble.succeeded()
                 self._backoff.reset()
+                self._on_published(None if waiting_since is None else time.monotonic() - waiting_since)
 
     async def _due(self) -> None:
         await self._moved.wait()
@@ -141,11 +161,17 @@ class Publisher:
             present = await self._apply({"spec": written(spec)}, owner=await self._owner())
             self._stored_spec, self._written = present.spec, spec
         status = self._status()
-        if status != self._published or present.status != self._stored_status:
+        if self._is_news(status) or present.status != self._stored_status:
             present = await self._apply({"status": written(status)}, subresource="status")
             self._stored_status = present.status
             self._published = status
         self._published_at = asyncio.get_running_loop().time()
+
+    def _is_news(self, status: GpuNodeStatus) -> bool:
+        before = self._published
+        if before is None or has_moved(before.usage, status.usage):
+            return True
+        return msgspec.structs.replace(status, usage=before.usage, usage_time=before.usage_time) != before
 
     async def _guard(self) -> None:
         """Have what others did to the GPUNode put back."""

@@ -51,6 +51,11 @@ class Holder:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def grant(self) -> Grant:
+        """What is published of it."""
+        return Grant(self.uid, self.namespace, self.name, {name: held.shares for name, held in self.containers.items()})
+
+    @property
     def ids(self) -> frozenset[str]:
         """All device IDs that are known to be held."""
         return frozenset().union(*(held.ids or () for held in self.containers.values()))
@@ -126,10 +131,11 @@ class GrantBook:
 
     def grants(self) -> tuple[Grant, ...]:
         """The book as it is published, ordered by pod UID."""
-        return tuple(
-            Grant(uid, holder.namespace, holder.name, {name: held.shares for name, held in holder.containers.items()})
-            for uid, holder in sorted(self._holders.items())
-        )
+        return tuple(holder.grant for _, holder in sorted(self._holders.items()))
+
+    def ended_grants(self) -> tuple[Grant, ...]:
+        """Those of them whose pods have ended."""
+        return tuple(holder.grant for _, holder in sorted(self._holders.items()) if holder.has_ended)
 
     def device_ids(self) -> dict[PodUid, dict[str, tuple[str, ...]]]:
         """The IDs behind `grants`, in order."""

@@ -33,6 +33,8 @@ from plugin.granting.admission import (
 )
 from plugin.granting.allocation import check_claim, check_devices, lingering, room
 from plugin.granting.book import DeviceIds, GrantBook
+from plugin.granting.corrections import Correction, Observer, Unobserved
+from plugin.granting.deciding import deciding
 from plugin.granting.listing import Listing
 from plugin.granting.steering import best_fit, planned_ids
 from plugin.handout import Edits, LentShare
@@ -40,6 +42,7 @@ from plugin.handout import Edits, LentShare
 _ENDING_SECONDS: Final = 1.0  # between two looks while an ended pod still holds something: its memory is waited for
 _IDLE_SECONDS: Final = 30.0  # between two looks otherwise, against what was missed
 
+_UNOBSERVED: Final = Unobserved()
 _logger = logging.getLogger(__name__)
 
 
@@ -102,6 +105,7 @@ class Desk:
         journal: where a grant is written down before it is given.
         handout: what a container is given along with its shares.
         on_change: called when the grants or the inventory have changed, or a pod's end has been looked into.
+        observer: is told of what is worth counting.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Desk:
         journal: Journal,
         handout: Handout,
         on_change: Callable[[], None],
+        observer: Observer = _UNOBSERVED,
     ) -> None:
         self._inventory = inventory
         self._gpus = inventory.gpus
@@ -125,6 +130,7 @@ class Desk:
         self._processes = processes
         self._journal = journal
         self._on_change = on_change
+        self._observer = observer
         self._refused: set[PodUid] = set()  # pods refused that have not ended yet
         self._confirmed: PodUid | None = None  # the pod that the last `prefer` found in a consistent read
         self._looking = asyncio.Lock()  # guards the time between asking PodResources and using its answer
@@ -147,26 +153,41 @@ class Desk:
         Raises:
             FracgpuError: this pod cannot be given what it asks for; the sentence is for its user.
         """
+        began = time.perf_counter()
         async with self._looking:
             listing = await self._look()
+        if listing is None:
+            self._observer.corrected(Correction.GUESSED)
         claim = self._find(listing, resource, size=size)
         self._confirmed = None
         if claim is None or not fits(claim, size=size) or self._is_doubtful(claim):
+            self._observer.corrected(Correction.REREAD)
             is_fresh = await self._pods.refresh()
             claim = self._find(listing, resource, size=size)
             self._confirmed = claim.pod.uid if claim and is_fresh else None
-        if claim is not None:
+        with deciding("prefer", claim, began=began, facts={"size": size}):
+            return self._preferred(claim, resource, available=available, must_include=must_include, size=size)
+
+    def _preferred(
+        self, claim: Claim | None, resource: str, *, available: Sequence[str], must_include: Sequence[str], size: int
+    ) -> tuple[str, ...]:
+        if claim is None:
+            self._observer.corrected(Correction.UNKNOWN)
+        else:
             check_claim(claim, size=size, unit=self._inventory.spec.memory_unit)
         # What the kubelet offers and another pod holds by our book is a pod's that ended, perhaps before we heard of
         # it, and whose process may live on. Any other will do, as long as there are others.
         held = self._book.held_ids(besides=claim.pod.uid if claim else None) - set(must_include)
         fresh = [text for text in available if text not in held]
         try:
-            return self._choose(claim, resource, available=fresh, must_include=must_include, size=size)
+            chosen = self._choose(claim, resource, available=fresh, must_include=must_include, size=size)
         except AdmissionError:
             if len(fresh) == len(available):
                 raise
             return self._choose(claim, resource, available=available, must_include=must_include, size=size)
+        if len(fresh) < len(available):
+            self._observer.corrected(Correction.AVOIDED)
+        return chosen
 
     async def allocate(self, resource: str, ids: Iterable[str]) -> Edits:
         """Give devices to the container under admission, and record it.
@@ -181,32 +202,35 @@ class Desk:
         Raises:
             FracgpuError: the container must not have them; the sentence is for the pod's user.
         """
+        began = time.perf_counter()
         ids = frozenset(ids)
         given = count_by_gpu(ids)
         async with self._looking:
             listing = await self._look()
             claim = self._find(listing, resource, size=len(ids), given=given)
             if claim is None:
+                self._observer.corrected(Correction.REFUSED)
                 raise AdmissionError(
                     "the pod that the kubelet is admitting was deleted already, or the API server has not told of it "
                     "in time; its controller makes a new one"
                 )
             try:
-                if self._is_doubtful(claim):
-                    raise AdmissionError(
-                        f"container {claim.container!r} of pod {claim.pod.key} has been given its devices before, and "
-                        "the API server cannot be asked whether this is another pod of that name; its controller "
-                        "makes a new one"
-                    )
-                check_claim(claim, size=len(ids), unit=self._inventory.spec.memory_unit)
-                check_devices(claim, resource, ids, gpus=self._gpus, book=self._book)
-                edits = self._edits(claim, resource, ids)
-                self._record(claim, resource, ids)
+                with deciding("allocate", claim, began=began, facts={"gpus": given}):
+                    if self._is_doubtful(claim):
+                        raise AdmissionError(
+                            f"container {claim.container!r} of pod {claim.pod.key} has been given its devices before, "
+                            "and the API server cannot be asked whether this is another pod of that name; its "
+                            "controller makes a new one"
+                        )
+                    check_claim(claim, size=len(ids), unit=self._inventory.spec.memory_unit)
+                    check_devices(claim, resource, ids, gpus=self._gpus, book=self._book)
+                    edits = self._edits(claim, resource, ids)
+                    self._record(claim, resource, ids)
             except FracgpuError:
+                self._observer.corrected(Correction.REFUSED)
                 self._refused.add(claim.pod.uid)
                 raise
         self._on_change()
-        _logger.info("granted", extra={"pod": claim.pod.key, "container": claim.container, "gpus": given})
         return edits
 
     async def reconcile(self) -> None:
@@ -223,8 +247,10 @@ class Desk:
         try:
             self._journal.write(self._inventory.spec, self._book.grants(), ids=self._book.device_ids())
         except UnavailableError as exc:
+            self._observer.journaled(ok=False)
             self._journal_trouble.failed(exc)
         else:
+            self._observer.journaled(ok=True)
             self._journal_trouble.succeeded()
 
     def wake(self) -> None:
@@ -253,9 +279,11 @@ class Desk:
         try:
             listing = await self._devices.list()
         except UnavailableError as exc:
+            self._observer.listed(ok=False)
             self._devices_trouble.failed(exc)
             listing = None
         else:
+            self._observer.listed(ok=True)
             self._devices_trouble.succeeded()
         alive = self._pods.alive()
         self._refused &= alive.keys()
@@ -296,8 +324,10 @@ class Desk:
         try:
             self._journal.write(self._inventory.spec, self._book.grants(), ids=self._book.device_ids())
         except UnavailableError:
+            self._observer.journaled(ok=False)
             take_back()
             raise
+        self._observer.journaled(ok=True)
 
     def _has_processes(self, uid: PodUid) -> bool:
         try:

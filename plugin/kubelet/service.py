@@ -171,7 +171,7 @@ class DevicePluginService(DevicePluginServicer):
                         self._answered_all.set()
         except FracgpuError as exc:
             self._metrics.refusal(exc.reason)
-            _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc)})
+            _logger.warning("refused", extra={"reason": exc.reason, "sentence": str(exc), **exc.about})
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"fracgpu: {exc}")
         except TimeoutError:
             self._metrics.refusal("Timeout")

@@ -48,6 +48,7 @@ class UsageWatchdog:
         metrics: where the results go.
         period_seconds: between two measurements.
         evicts: whether pods that go on using too much are evicted.
+        on_measured: called after each measurement, also one that failed.
         clock: now in seconds, by a clock that nobody sets.
         wall_clock: now, for people.
     """
@@ -65,6 +66,7 @@ class UsageWatchdog:
         metrics: Metrics,
         period_seconds: float,
         evicts: bool,
+        on_measured: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -77,6 +79,8 @@ class UsageWatchdog:
         self._processes = processes
         self._metrics = metrics
         self._period_seconds = period_seconds
+        self._on_measured = on_measured
+        self._measured: tuple[Usage, datetime] | None = None  # the last measurement, where it did not fail
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._wall_clock = wall_clock
         # Twice the period, and what a slow NVML and API server may take: more is a measurement that did not happen.
@@ -86,6 +90,11 @@ class UsageWatchdog:
         self._is_blind = False
         self._measuring = TroubleLog(_logger, subject="measuring GPU memory", clock=self._clock)
         self._writing = TroubleLog(_logger, subject="events of GPU memory", clock=self._clock)
+
+    @property
+    def measured(self) -> tuple[Usage, datetime] | None:
+        """The last measurement and when it was made; None where it failed, or there was none yet."""
+        return self._measured
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -101,9 +110,13 @@ class UsageWatchdog:
             self._measuring.failed(exc)
             self._overuse.missed()
             self._metrics.not_measured()
+            self._measured = None
+            self._on_measured()
             return
         self._measuring.succeeded()
         self._metrics.measured(usage)
+        self._measured = usage, self._wall_clock()
+        self._on_measured()
         self._say_if_blind(usage)
         pods = {uid: pod for uid, pod in self._pods().items() if pod.metadata.deletion_timestamp is None}
         excesses = {uid: excess for uid, excess in usage.excesses.items() if uid in pods}
@@ -179,7 +192,14 @@ class UsageWatchdog:
             last=self._wall_clock(),
         )
         try:
-            await write_event(self._client, event, component=COMPONENT, node=self._node, timeout_seconds=_WRITE_SECONDS)
+            await write_event(
+                self._client,
+                event,
+                component=COMPONENT,
+                instance=self._node,
+                node=self._node,
+                timeout_seconds=_WRITE_SECONDS,
+            )
         except KubeError as exc:
             self._writing.failed(exc)
             return False

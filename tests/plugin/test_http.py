@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fracgpu.gpunodes import IsolationStatus, SharingStatus
+from fracgpu.process.probes import Check, ProbesApp
 from fracgpu.process.serving import HttpServer
 from fracgpu.sharing import PolicyProblem
-from plugin.http import Check, HttpApp
 from plugin.metrics import Metrics
 from tests.plugin.builders import A, B, make_gpu, make_spec
 
@@ -22,8 +22,8 @@ Get = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @asynccontextmanager
 async def serving(metrics: Metrics, **checks: Check) -> AsyncIterator[Get]:
-    app = HttpApp(registry=metrics.registry, checks=checks)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, bounds_headers=True)
+    app = ProbesApp(registry=metrics.registry, checks=checks)
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
     await server.start()
     try:
         async with aiohttp.ClientSession(server.url) as session:
@@ -128,8 +128,8 @@ def test_what_is_gone_vanishes() -> None:
 
 
 async def test_a_header_without_an_end_is_not_read_for_ever() -> None:
-    app = HttpApp(registry=Metrics().registry, checks={})
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, bounds_headers=True)
+    app = ProbesApp(registry=Metrics().registry, checks={})
+    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
     await server.start()
     _reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:

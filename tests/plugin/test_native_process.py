@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA, GpuUuid
 from fracgpu.plans import Share
 from playground.node.nvml import (
     STATE_VARIABLE,
+    GpuProcess,
     RemappedRows,
     SimulatedGpu,
     SimulatedMig,
@@ -193,6 +195,22 @@ async def test_it_starts_advertises_and_grants(node: SimulatedNode, library: Pat
         found = {key: gpu_of(shown, C)[key] for key in ("index", "product", "memoryMiB", "units", "replicas")}
         assert found == {"index": 2, "product": "NVIDIA A100", "memoryMiB": 40960, "units": 80, "replicas": 4}
     assert plugin.running.returncode == 0
+
+
+async def test_what_containers_use_is_in_the_gpunode(node: SimulatedNode, library: Path) -> None:
+    async with native(node, library, "--usage-seconds", "1"):
+        await allocatable(node, units=240, seats=12)
+        uid = await node.create("infer", {"main": [Share(B, 8)]})
+        await node.until_phase("infer", "Running")
+        change(node, B, processes=[GpuProcess(node.kubelet.container(uid, "main").pid, 3000)])
+        want = {"podUID": uid, "container": "main", "gpu": B, "usedMiB": 3000}
+        holders = [uid]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while want not in (shown := await node.until_granted(*holders))["status"].get("usage", ()):
+                # A grant is news, along which the last measurement goes.
+                holders.append(await node.create(f"other-{len(holders)}", {"main": [Share(A, 1)]}))
+        moment = datetime.fromisoformat(shown["status"]["usageTime"])
+        assert abs(datetime.now(UTC) - moment) < timedelta(seconds=PATIENCE_SECONDS)
 
 
 # --- MIG

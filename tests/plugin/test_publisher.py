@@ -8,16 +8,22 @@ from typing import Any
 
 import pytest
 
-from fracgpu.gpunodes import GpuNodeStatus, Grant
+from fracgpu.gpunodes import GpuNodeStatus, Grant, UsedMemory
 from fracgpu.kube.client import KubeClient
 from fracgpu.names import NodeName, PodUid
 from fracgpu.plans import Share
+from fracgpu.quantities import Mib
 from playground.api.apiserver import ApiServer
 from plugin.cluster.publisher import Publisher
 from tests.plugin.builders import A, make_gpu, make_spec
 
 NODE = NodeName("node-1")
 GRANT = Grant(PodUid("u"), "team-a", "x", {"main": (Share(A, 8),)})
+
+
+def used(mib: int, *, at: str, observed: str = "1") -> GpuNodeStatus:
+    usage = (UsedMemory(PodUid("u"), "main", A, Mib(mib)),)
+    return GpuNodeStatus(observed, (GRANT,), usage=usage, usage_time=at)
 
 
 class Published:
@@ -105,6 +111,63 @@ async def test_progress_alone_goes_out_after_a_while(tmp_path: Path) -> None:
         published.status = GpuNodeStatus("2")
         published.publisher.progressed()
         assert (await published.next())["status"]["observedPods"] == "2"
+
+
+async def test_what_is_used_goes_out_by_itself_only_when_it_moved_far(tmp_path: Path) -> None:
+    async with publishing(tmp_path, observed_seconds=0.05) as published:
+        await published.next()
+        await published.next()
+        published.status = used(50, at="2026-11-21T20:00:00Z")
+        published.publisher.measured()
+        published.publisher.progressed()  # also where somebody looks, that alone is not written
+        published.status = used(1000, at="2026-11-21T20:00:10Z")
+        published.publisher.measured()
+        first = (await published.next())["status"]
+        assert (first["usage"], first["usageTime"]) == (
+            [{"podUID": "u", "container": "main", "gpu": A, "usedMiB": 1000}],
+            "2026-11-21T20:00:10Z",
+        )
+        for mib in (1064, 936):
+            published.status = used(mib, at="2026-11-21T20:00:20Z")
+            published.publisher.measured()
+            published.publisher.touch()
+        published.status = used(1065, at="2026-11-21T20:00:30Z")
+        published.publisher.measured()
+        assert (await published.next())["status"]["usageTime"] == "2026-11-21T20:00:30Z"
+        assert published.states.empty()
+
+
+async def test_what_is_used_goes_along_with_other_news_and_is_no_edit(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as published:
+        await published.next()
+        await published.next()
+        published.status = used(1, at="2026-11-21T20:00:00Z", observed="2")
+        published.publisher.touch()
+        assert (await published.next())["status"]["usage"][0]["usedMiB"] == 1
+        published.status = used(2, at="2026-11-21T20:00:10Z", observed="3")
+        published.publisher.touch()
+        assert (await published.next())["status"]["usage"][0]["usedMiB"] == 2
+        # What is put back after an edit has what was measured last.
+        published.status = used(3, at="2026-11-21T20:00:20Z", observed="3")
+        change: dict[str, Any] = {"status": {"usage": []}}
+        await published.api.cluster.patch("gpunodes", NODE, change, subresource="status")
+        assert (await published.next())["status"]["usage"] == []
+        assert (await published.next())["status"]["usage"][0]["usedMiB"] == 3
+        assert published.states.empty()
+
+
+async def test_what_can_no_longer_be_measured_is_no_longer_said(tmp_path: Path) -> None:
+    async with publishing(tmp_path, observed_seconds=0.05) as published:
+        await published.next()
+        await published.next()
+        published.status = used(1000, at="2026-11-21T20:00:00Z")
+        published.publisher.measured()
+        assert "usage" in (await published.next())["status"]
+        published.status = GpuNodeStatus("1", (GRANT,))
+        published.publisher.measured()
+        status = (await published.next())["status"]
+        assert "usage" not in status
+        assert "usageTime" not in status
 
 
 async def test_a_gpunode_that_somebody_deleted_is_made_again(tmp_path: Path) -> None:

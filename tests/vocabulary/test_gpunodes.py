@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant, written
+from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant, UsedMemory, written
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.plans import Share
 from fracgpu.pods import ObjectMeta
@@ -49,6 +49,12 @@ def test_the_form_on_the_wire() -> None:
         ],
         "endedPods": ["uid-2"],
     }
+    used = UsedMemory(PodUid("uid-1"), "", GpuUuid("GPU-a"), Mib(100))
+    status = written(GpuNodeStatus("42", usage=(used,), usage_time="2026-11-21T20:00:00Z"))
+    assert (status["usage"], status["usageTime"]) == (
+        [{"podUID": "uid-1", "container": "", "gpu": "GPU-a", "usedMiB": 100}],
+        "2026-11-21T20:00:00Z",
+    )
 
 
 def test_a_gpunode_is_read_as_it_was_written() -> None:
