@@ -75,7 +75,9 @@ class _Plane:
             )
             stack.callback(control.stop)
             await asyncio.to_thread(control.start)
-            (crd,) = yaml.safe_load_all((_DEPLOY / "crds" / "gpunodes.fracgpu.io.yaml").read_text())
+            (crd,) = yaml.safe_load_all(
+                (_DEPLOY / "helm" / "fracgpu" / "files" / "crds" / "gpunodes.fracgpu.io.yaml").read_text()
+            )
             await asyncio.to_thread(control.define, crd)
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(

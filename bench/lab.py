@@ -154,7 +154,9 @@ class Extender:
 async def start_extender(running: list[Extender], *, directory: Path, flags: Sequence[str]) -> Extender:
     """Start a replica, wait until it decides, and add it to those that run."""
     process = Measured(
-        f"extender-{len(running)}", arguments=["-m", "extender", "--port", "0", "--pages-port", "0", *flags], directory=directory
+        f"extender-{len(running)}",
+        arguments=["-m", "extender", "--port", "0", "--pages-port", "0", *flags],
+        directory=directory,
     )
     extender = Extender(process)
     running.append(extender)

@@ -17,12 +17,15 @@ from rich.live import Live
 
 from cli.display import render
 from cli.interrupts import Interrupts
+from cli.kubeconfig import check, how_to_use, written
 from cli.report import Report
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT
+from playground.cluster import JsonObject
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
 LOG: Final = "demo.log"
+KUBECONFIG: Final = "config"
 _SETTLE_SECONDS: Final = 60.0
 _SETTLE_SECONDS_PER_POD: Final = 0.2
 _REFRESH_SECONDS: Final = 0.5
@@ -34,7 +37,13 @@ _logger = logging.getLogger(__name__)
 
 
 def run_demo(
-    *, once: bool | None, as_json: bool, manifests: Path | None, redis_url: str | None, interrupts: Interrupts
+    *,
+    once: bool | None,
+    as_json: bool,
+    manifests: Path | None,
+    redis_url: str | None,
+    kubeconfig: Path | None,
+    interrupts: Interrupts,
 ) -> int:
     """Run the demo.
 
@@ -43,6 +52,7 @@ def run_demo(
         as_json: print the final table as JSON on stdout and nothing else there.
         manifests: a directory to apply instead of the examples.
         redis_url: a Redis to use instead of an embedded one.
+        kubeconfig: where to write kubectl's file while the demo stays; None for a folder of its own.
         interrupts: entered by the caller, before it imported us.
 
     Returns:
@@ -53,8 +63,11 @@ def run_demo(
     if as_json and once is False:
         print("error: --json prints the final table, and --stay never comes to one; use one of them", file=sys.stderr)
         return _EXIT_USAGE
+    if kubeconfig is not None and ends:
+        print("error: --kubeconfig is for a demo that stays; leave it out, or add --stay", file=sys.stderr)
+        return _EXIT_USAGE
     try:
-        directory = _make_directory()
+        directory = make_directory()
     except (SettingError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return _EXIT_USAGE
@@ -68,6 +81,7 @@ def run_demo(
                 as_json=as_json,
                 manifests=manifests or EXAMPLES,
                 redis_url=redis_url,
+                kubeconfig=kubeconfig,
                 interrupts=interrupts,
             )
             code = asyncio.run(simulation)
@@ -87,13 +101,22 @@ def run_demo(
 
 
 async def _demo(
-    directory: Path, *, ends: bool, as_json: bool, manifests: Path, redis_url: str | None, interrupts: Interrupts
+    directory: Path,
+    *,
+    ends: bool,
+    as_json: bool,
+    manifests: Path,
+    redis_url: str | None,
+    kubeconfig: Path | None,
+    interrupts: Interrupts,
 ) -> int:
     from cli.simulation import Simulation
-    from playground.manifests import load
+    from playground.manifests import load_objects
 
+    if kubeconfig is not None:
+        check(kubeconfig)
     try:
-        wanted = load(manifests)
+        wanted = load_objects(manifests)
     except OSError as exc:
         raise SettingError(f"--manifests {manifests} cannot be read ({exc.strerror}); name a directory") from exc
     stop = asyncio.Event()
@@ -102,11 +125,11 @@ async def _demo(
     await asyncio.sleep(0)  # a signal of before counts from here
     console = Console()
     with _progress() as on_step:
-        simulation = Simulation(directory, redis_url=redis_url, on_step=on_step)
-        if not await _unless(stop, simulation.start()):
+        simulation = Simulation(directory, redis_url=redis_url, serves_kubectl=True, on_step=on_step)
+        if not await unless(stop, simulation.start()):
             await simulation.stop()
             return interrupts.exit_code
-    settle_seconds = _SETTLE_SECONDS + _SETTLE_SECONDS_PER_POD * len(wanted.pods)
+    settle_seconds = _SETTLE_SECONDS + _SETTLE_SECONDS_PER_POD * sum(map(_pods_asked_for, wanted.objects))
     settled = False
 
     async def settle() -> None:
@@ -117,13 +140,14 @@ async def _demo(
     try:
         for refused in wanted.refused:
             simulation.refuse(refused.name, refused.message)
-        applying = asyncio.create_task(simulation.apply(wanted.pods))
+        applying = asyncio.create_task(simulation.apply(wanted.objects))
         if not ends:
-            await _show_live(console, simulation.report, stop=stop)
+            with written(simulation.api.kubeconfig(), kubeconfig or directory / KUBECONFIG) as path:
+                await _show_live(console, simulation.report, how=how_to_use(path), stop=stop)
             applying.cancel()
             await asyncio.wait({applying})
             return 0
-        if not await _unless(stop, settle()):
+        if not await unless(stop, settle()):
             return interrupts.exit_code
         report = await simulation.report()
     finally:
@@ -135,6 +159,13 @@ async def _demo(
     return _verdict(report, settled=settled, settle_seconds=settle_seconds)
 
 
+def _pods_asked_for(manifest: JsonObject) -> int:
+    """How many pods a manifest will come to, for the time they may take; it may be anything."""
+    spec = manifest.get("spec")
+    counts = [spec.get(field) for field in ("replicas", "parallelism")] if isinstance(spec, dict) else []
+    return next((count for count in counts if isinstance(count, int)), 1)
+
+
 def _log_to(file: Path) -> None:
     """Log to a file: the terminal shows the picture, and an error in one line."""
     handler = logging.FileHandler(file)
@@ -142,7 +173,7 @@ def _log_to(file: Path) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def _make_directory() -> Path:
+def make_directory() -> Path:
     """Make a folder whose path leaves room for the sockets in it.
 
     Raises:
@@ -167,14 +198,20 @@ def _verdict(report: Report, *, settled: bool, settle_seconds: float) -> int:
     return _EXIT_FAILED if report.overcommitted() or not settled else 0
 
 
-async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], *, stop: asyncio.Event) -> None:
-    """Show the picture until asked to stop: in place on a terminal, elsewhere anew at every change."""
+async def _show_live(
+    console: Console, report: Callable[[], Awaitable[Report]], *, how: str, stop: asyncio.Event
+) -> None:
+    """Show the picture until asked to stop: in place on a terminal, elsewhere anew at every change.
+
+    How to use kubectl is said first, and again below the picture, which may be higher than the terminal.
+    """
     shown: Report | None = None
+    console.print(how, markup=False, highlight=False, soft_wrap=True)
     with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
         while not stop.is_set():
             found = await report()
             if found != shown:
-                picture = render(found, unit=DEFAULT_MEMORY_UNIT, footer="Ctrl-C ends the demo.")
+                picture = render(found, unit=DEFAULT_MEMORY_UNIT, footer=f"{how}\nCtrl-C ends the demo.")
                 if console.is_terminal:
                     live.update(picture, refresh=True)
                 else:
@@ -187,7 +224,7 @@ async def _show_live(console: Console, report: Callable[[], Awaitable[Report]], 
         console.print(render(shown, unit=DEFAULT_MEMORY_UNIT))
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Await the work, unless we are asked to stop meanwhile; whether it was done."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())

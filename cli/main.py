@@ -36,12 +36,62 @@ def demo(
     redis_url: Annotated[
         str | None, typer.Option(help="Use this Redis (redis://HOST:PORT/DB) instead of an embedded one.")
     ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Write kubectl's file for the simulated cluster here; it is removed at the end."),
+    ] = None,
 ) -> None:
     """Run the three services on four simulated GPU nodes and show where each pod goes."""
     with Interrupts() as interrupts:
         from cli.demo import run_demo
 
-        code = run_demo(once=once, as_json=as_json, manifests=manifests, redis_url=redis_url, interrupts=interrupts)
+        code = run_demo(
+            once=once,
+            as_json=as_json,
+            manifests=manifests,
+            redis_url=redis_url,
+            kubeconfig=kubeconfig,
+            interrupts=interrupts,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def playground(
+    *,
+    directory: Annotated[
+        Path, typer.Option(help="Where to put a kubeconfig and the webhook's certificate for the two services.")
+    ],
+    url: Annotated[str, typer.Option(help="How the services reach the API server: http://HOST:PORT.")],
+    webhook_url: Annotated[str, typer.Option(help="Where the webhook serves: https://HOST:PORT.")],
+    extender_url: Annotated[str, typer.Option(help="Where the extender answers verbs: http://HOST:PORT.")],
+    pages_url: Annotated[str, typer.Option(help="Where it serves its web page: http://HOST:PORT.")],
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Whoever connects may do everything with this cluster.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The API server's port.", min=1, max=65535)] = 8001,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(help="A directory of YAML or JSON manifests to apply instead of the examples."),
+    ] = None,
+) -> None:
+    """Run a simulated cluster for a webhook and an extender that run elsewhere, as docker-compose.yml has them."""
+    with Interrupts() as interrupts:
+        from cli.playground import Options, run_playground
+
+        code = run_playground(
+            Options(
+                directory=directory,
+                host=host,
+                port=port,
+                url=url,
+                webhook_url=webhook_url,
+                extender_url=extender_url,
+                pages_url=pages_url,
+                manifests=manifests,
+            ),
+            interrupts=interrupts,
+        )
     raise typer.Exit(code)
 
 

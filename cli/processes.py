@@ -24,11 +24,13 @@ class ServiceProcess:
     Attributes:
         name: for people, and of its log file.
         log: where its output goes.
+        urls: name -> URL of all that it serves, as it announced it when it was last waited for.
     """
 
     def __init__(self, name: str, *, arguments: list[str], directory: Path) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
+        self.urls: dict[str, str] = {}
         self._arguments = arguments
         self._ready_file = directory / f"{name}.ready"
         self._process: asyncio.subprocess.Process | None = None
@@ -76,7 +78,8 @@ class ServiceProcess:
             raise UnavailableError(
                 f"{self.name} was not ready after {_START_SECONDS:.0f} s:\n{self._last_lines()}"
             ) from exc
-        return str(msgspec.json.decode(self._ready_file.read_bytes())["url"])
+        self.urls = msgspec.json.decode(self._ready_file.read_bytes(), type=dict[str, str])
+        return self.urls["url"]
 
     async def stop(self) -> None:
         """Ask it to end, and kill it when it does not."""

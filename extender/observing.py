@@ -38,6 +38,8 @@ def reduced(pod: Pod) -> Pod | None:
     return Pod(
         msgspec.structs.replace(
             meta,
+            namespace=sys.intern(meta.namespace),
+            creation_timestamp=sys.intern(meta.creation_timestamp) if meta.creation_timestamp else None,
             generate_name="",
             annotations={key: value for key, value in pod.annotations.items() if key.startswith(f"{DOMAIN}/")},
             # Pods of one workload have the same labels: their texts are kept once.

@@ -122,7 +122,7 @@ def picture_of(index: Index, *, pods: Iterable[Pod]) -> Picture:
     """
     nodes = [node_picture(index, index.nodes[name]) for name in sorted(index.nodes)]
     reasons = Reasons(index)
-    waiting = [waiting_picture(index, pod, reasons=reasons) for pod in sorted(pods, key=_age) if is_waiting(index, pod)]
+    waiting = [waiting_picture(index, pod, reasons=reasons) for pod in sorted(pods, key=age) if is_waiting(index, pod)]
     return Picture(index.unit, nodes, waiting)
 
 
@@ -162,6 +162,10 @@ class Reasons:
         self._index = index
         self._views = [view for view in index.views() if view.unit == index.unit]
         self._known: dict[PodRequest, Explanation] = {}
+
+    def __len__(self) -> int:
+        """How many different requests were asked about."""
+        return len(self._known)
 
     def of(self, request: PodRequest) -> Explanation:
         """Why the cluster has no room for this request, or where it has."""
@@ -252,5 +256,6 @@ def _scheduler_says(pod: Pod) -> str:
     return next((found.message for found in conditions if found.type == "PodScheduled" and found.message), "")
 
 
-def _age(pod: Pod) -> tuple[str, str]:
+def age(pod: Pod) -> tuple[str, str]:
+    """By which pods are sorted, the oldest first."""
     return pod.metadata.creation_timestamp or "", pod.key

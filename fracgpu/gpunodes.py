@@ -1,7 +1,7 @@
 """The custom resource GPUNode: what a node's GPUs are (spec) and what the kubelet has given away of them (status).
 
 Written by the device plugin of that node only; read by the extender and by people with kubectl. The schema that the
-API server checks is in deploy/crds.
+API server checks is in deploy/helm/fracgpu/files/crds.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """How GPUs are to be shared, as administrators declare it: the custom resource SharingPolicy, and its vocabulary.
 
 The same `SharingSpec` may stand in the device plugin's own configuration file. Which of several that name a GPU wins is
-decided in `plugin/sharing`; the schema that the API server checks is in deploy/crds.
+decided in `plugin/sharing`; the schema that the API server checks is in deploy/helm/fracgpu/files/crds.
 """
 
 from collections.abc import Mapping

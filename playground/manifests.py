@@ -1,21 +1,22 @@
-"""Manifests from a directory to pods, in the order of the file names.
+"""Manifests from a directory to pods, or to what they are without controllers, in the order of the file names.
 
-Whatever a person may have written, the result is pods to create and refusals to show: nothing in a file's text
-raises. What a pod means is left to the API server, what a workload means to ``workloads``.
+Whatever a person may have written, the result is objects to create and refusals to show: nothing in a file's text
+raises. What an object means is left to the API server, what a workload means to ``workloads``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from playground.api.resources import RESOURCES, resource_of
 from playground.cluster import JsonObject
-from playground.workloads import WorkloadError, pods_of
+from playground.workloads import WorkloadError, check_manifest, pods_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_NODES = 100_000
@@ -38,23 +39,59 @@ class Manifests:
     refused: tuple[Refused, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What a set of files says as it is written, in its order: objects of kinds that the playground serves."""
+
+    objects: tuple[JsonObject, ...]
+    refused: tuple[Refused, ...]
+
+
 def load(directory: Path) -> Manifests:
-    """Read the manifests in a directory, not below it.
+    """Read the manifests in a directory, not below it, as the pods that they come to.
 
     Raises:
         OSError: the directory cannot be read.
     """
-    paths = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    return expand((path.name, path.read_bytes().decode(errors="replace")) for path in paths)
+    return expand(_texts(directory))
+
+
+def load_objects(directory: Path) -> Objects:
+    """Read the manifests in a directory, not below it, for a cluster that has controllers.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    found = [entry for file, text in _texts(directory) for entry in _entries(file, text, lambda one: [_served(one)])]
+    return Objects(*_parted(found))
 
 
 def expand(texts: Iterable[tuple[str, str]]) -> Manifests:
     """Turn the texts of files, given as (file name, text), into pods."""
-    found = [entry for file, text in texts for entry in _entries(file, text)]
-    return Manifests(
-        pods=tuple(entry for entry in found if not isinstance(entry, Refused)),
-        refused=tuple(entry for entry in found if isinstance(entry, Refused)),
-    )
+    return Manifests(*_parted(entry for file, text in texts for entry in _entries(file, text, pods_of)))
+
+
+def _texts(directory: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()):
+        yield path.name, path.read_bytes().decode(errors="replace")
+
+
+def _parted(entries: Iterable[JsonObject | Refused]) -> tuple[tuple[JsonObject, ...], tuple[Refused, ...]]:
+    found = list(entries)
+    objects = tuple(entry for entry in found if not isinstance(entry, Refused))
+    return objects, tuple(entry for entry in found if isinstance(entry, Refused))
+
+
+def _served(manifest: JsonObject) -> JsonObject:
+    """Return a manifest of a kind that is served, with a name; raise ``WorkloadError`` otherwise."""
+    kind = manifest.get("kind")
+    resource = resource_of(kind) if isinstance(kind, str) else None
+    if resource is None:
+        shown = f"kind {kind}" if kind else "a manifest without kind"
+        served = ", ".join(sorted(resource.kind for resource in RESOURCES.values()))
+        raise WorkloadError(f"{shown} is not known to the playground; it has {served}")
+    check_manifest(manifest, version=resource.api_version)
+    return manifest
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,14 +109,18 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(_TOO_MANY)
 
 
-def _entries(file: str, text: str) -> Iterator[JsonObject | Refused]:
+Take = Callable[[JsonObject], list[JsonObject]]
+"""Make of a manifest what is to be created, or raise ``WorkloadError``."""
+
+
+def _entries(file: str, text: str, take: Take) -> Iterator[JsonObject | Refused]:
     documents = yaml.load_all(text, Loader=_Loader)
     while True:
         try:
             document = next(documents, _END)
             if document is _END:
                 return
-            yield from _expand_document(file, _Plain(MAX_NODES + len(text)).convert(document))
+            yield from _expand_document(file, _Plain(MAX_NODES + len(text)).convert(document), take)
         except yaml.YAMLError as exc:
             yield Refused(file, f"{file} is not valid YAML: {' '.join(str(exc).split())}")
             return
@@ -94,7 +135,7 @@ _END: Any = object()
 _TOO_MANY = f"its aliases stand for more than {MAX_NODES} values"
 
 
-def _expand_document(file: str, document: Any) -> Iterator[JsonObject | Refused]:
+def _expand_document(file: str, document: Any, take: Take) -> Iterator[JsonObject | Refused]:
     if document is None:
         return  # an empty document, as between two separators
     if not isinstance(document, dict):
@@ -107,10 +148,10 @@ def _expand_document(file: str, document: Any) -> Iterator[JsonObject | Refused]
             yield Refused(file, f"{file}: items of a List must be a list of manifests")
             return
         for item in items:
-            yield from _expand_document(file, item)
+            yield from _expand_document(file, item, take)
         return
     try:
-        yield from pods_of(document)
+        yield from take(document)
     except WorkloadError as exc:
         yield Refused(_name(document) or file, f"{file}: {exc}")
 

@@ -34,6 +34,17 @@ def pods_of(manifest: JsonObject) -> list[JsonObject]:
         shown = f"kind {kind}" if kind else "a manifest without kind"
         raise WorkloadError(f"{shown} is not supported; the playground runs {', '.join(_EXPANDERS)} and List")
     version, expand = _EXPANDERS[kind]
+    check_manifest(manifest, version=version)
+    return expand(manifest)
+
+
+def check_manifest(manifest: JsonObject, *, version: str) -> None:
+    """Check that a manifest of a known kind has that kind's version, and a name.
+
+    Raises:
+        WorkloadError: it lacks one of them.
+    """
+    kind = manifest["kind"]
     if manifest.get("apiVersion") != version:
         raise WorkloadError(f"{kind} must have apiVersion: {version}, not {manifest.get('apiVersion')!r}")
     metadata = manifest.get("metadata")
@@ -41,7 +52,6 @@ def pods_of(manifest: JsonObject) -> list[JsonObject]:
         raise WorkloadError("metadata must be an object with a name")
     if not metadata.get("name") and not (kind == "Pod" and metadata.get("generateName")):
         raise WorkloadError("metadata.name is missing")
-    return expand(manifest)
 
 
 def _pod(manifest: JsonObject) -> list[JsonObject]:

@@ -28,7 +28,9 @@ from tests.realcluster import RealControlPlane, missing_binaries
 
 Row = dict[str, Any]
 
-_CONFIGURATION: Final = Path(__file__).parents[2] / "deploy" / "kustomize" / "webhook" / "mutatingwebhookconfiguration.yaml"
+_CONFIGURATION: Final = (
+    Path(__file__).parents[2] / "deploy" / "kustomize" / "webhook" / "mutatingwebhookconfiguration.yaml"
+)
 _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 _PODS: Final = "/api/v1/namespaces/default/pods"
 _LIMIT: Final = "16"  # units of 256 MiB, which the pods' 4Gi come to

@@ -6,13 +6,13 @@ reader has not taken yet is replaced by what is newer.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from extender.index import Index
-from extender.picture import Reasons, WaitingPicture, is_waiting, node_picture, waiting_picture
+from extender.picture import Reasons, age, is_waiting, node_picture, waiting_picture
 from fracgpu.names import NodeName
 from fracgpu.pods import Pod
 
@@ -20,8 +20,11 @@ MAX_READERS: Final = 32
 """Who follow changes at the same time."""
 
 _TICK_SECONDS: Final = 1.0
+_REASONS_TICKS: Final = 5  # until it is asked again why the same pods wait
+_PAUSE_SECONDS: Final = 0.005  # after a walk over all nodes, which takes as long: kube-scheduler's requests go first
 _ALIVE_SECONDS: Final = 15.0  # between two signs of life: proxies close what is silent for a minute
 _NODES: Final = 20  # nodes drawn in one go: some 1 ms
+_BREATH_SECONDS: Final = 0.001  # after that, of a whole picture
 _PODS: Final = 500  # pods looked at in one go
 _CHUNK_BYTES: Final = 64 * 2**10
 
@@ -57,6 +60,8 @@ class Feed:
         self._pods = pods
         self._readers: set[Reader] = set()
         self._waiting: bytes = b""  # as it was told last
+        self._waiting_pods: list[Pod] = []  # of whom that was
+        self._ticks = 0  # since then
         self._closing = asyncio.Event()
 
     @property
@@ -89,12 +94,12 @@ class Feed:
                 part += drawn if is_first else b"," + drawn
                 is_first = False
             if count % _NODES == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(_BREATH_SECONDS)
             if len(part) > _CHUNK_BYTES:
                 yield bytes(part)
                 part.clear()
         part += b'],"waiting":'
-        part += msgspec.json.encode(await self._draw_waiting())
+        part += await self._draw_waiting(await self._find_waiting())
         part += b"}"
         yield bytes(part)
 
@@ -126,12 +131,10 @@ class Feed:
                 reader.nodes[name] = drawn
             if count % _NODES == 0:
                 await asyncio.sleep(0)
-        waiting = msgspec.json.encode(await self._draw_waiting())
-        is_new = waiting != self._waiting
-        self._waiting = waiting
+        is_new = await self._draw_waiting_again()
         for reader in self._readers:
             if is_new:
-                reader.waiting = waiting
+                reader.waiting = self._waiting
             if is_new or touched:
                 reader.news.set()
 
@@ -139,17 +142,35 @@ class Feed:
         node = self._index.nodes.get(name)
         return None if node is None else msgspec.json.encode(node_picture(self._index, node))
 
-    async def _draw_waiting(self) -> list[WaitingPicture]:
+    async def _draw_waiting_again(self) -> bool:
+        """Draw who waits, if that has changed or some time has passed; whether it looks different."""
+        found = await self._find_waiting()
+        self._ticks += 1
+        if self._waiting and found == self._waiting_pods and self._ticks < _REASONS_TICKS:
+            return False
+        drawn = await self._draw_waiting(found)
+        is_new = drawn != self._waiting
+        self._waiting, self._waiting_pods, self._ticks = drawn, found, 0
+        return is_new
+
+    async def _find_waiting(self) -> list[Pod]:
+        """The pods that wait, the oldest first."""
         found = []
         for count, pod in enumerate(list(self._pods()), start=1):
             if is_waiting(self._index, pod):
                 found.append(pod)
             if count % _PODS == 0:
                 await asyncio.sleep(0)
-        found.sort(key=lambda pod: (pod.metadata.creation_timestamp or "", pod.key))
+        return sorted(found, key=age)
+
+    async def _draw_waiting(self, pods: Sequence[Pod]) -> bytes:
         reasons = Reasons(self._index)
         drawn = []
-        for pod in found:
+        for count, pod in enumerate(pods, start=1):
+            known = len(reasons)
             drawn.append(waiting_picture(self._index, pod, reasons=reasons))
-            await asyncio.sleep(0)  # a reason is a walk over all nodes
-        return drawn
+            if len(reasons) > known:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            elif count % _PODS == 0:
+                await asyncio.sleep(0)
+        return msgspec.json.encode(drawn)

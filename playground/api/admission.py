@@ -1,8 +1,8 @@
-"""Mutating admission webhooks: pods are sent out as AdmissionReview v1 over TLS and come back patched or refused.
+"""Admission webhooks: objects are sent out as AdmissionReview v1 over TLS and come back patched, warned of or refused.
 
 The shape of the review and the wording of refusals are kube-apiserver's (captures in ``tests/``). Webhooks are
-configured in Python, not by MutatingWebhookConfiguration objects, see pods only, and are called one after the other,
-once each; validating webhooks and reinvocation are left out.
+configured in Python, not by configuration objects, and are called one after the other, once each: a validating one is
+one that answers without a patch. Match conditions and reinvocation are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import msgspec
 
 from playground.api.errors import internal
 from playground.api.patches import json_patch
+from playground.api.resources import Resource
+from playground.api.warnings import warn
 from playground.cluster import ApiStatusError, JsonObject
 
 Operation = Literal["CREATE", "UPDATE"]
@@ -28,12 +30,13 @@ Operation = Literal["CREATE", "UPDATE"]
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One mutating webhook for pods.
+    """One webhook.
 
     Attributes:
         name: as refusals quote it.
         url: https, where reviews are POSTed.
         ca_pem: the certificate authority that its certificate must come from.
+        resources: plural names of what it is called for.
         operations: when it is called.
         timeout_seconds: for one call; kube-apiserver allows 1 to 30.
         failure_policy: what happens to the pod when the webhook does not answer properly.
@@ -42,6 +45,7 @@ class Webhook:
     name: str
     url: str
     ca_pem: str
+    resources: Sequence[str] = ("pods",)
     operations: Sequence[Operation] = ("CREATE",)
     timeout_seconds: int = 10
     failure_policy: Literal["Fail", "Ignore"] = "Fail"
@@ -54,21 +58,21 @@ class Admission:
         self.webhooks = tuple(webhooks)
         self._session: aiohttp.ClientSession | None = None
 
-    async def admit_pod(
-        self, pod: JsonObject, *, namespace: str, operation: Operation, old: JsonObject | None, dry_run: bool
+    async def admit(
+        self, resource: Resource, obj: JsonObject, *, operation: Operation, old: JsonObject | None, dry_run: bool
     ) -> JsonObject:
-        """Return the pod as the webhooks leave it.
+        """Return the object as the webhooks leave it: itself, if they change nothing.
 
         Raises:
-            ApiStatusError: a webhook refused the pod, or failed and may not be ignored.
+            ApiStatusError: a webhook refused the object, or failed and may not be ignored.
         """
         for webhook in self.webhooks:
-            if operation not in webhook.operations:
+            if operation not in webhook.operations or resource.plural not in webhook.resources:
                 continue
-            request = _request(pod, namespace=namespace, operation=operation, old=old, dry_run=dry_run)
+            request = _request(resource, obj, operation=operation, old=old, dry_run=dry_run)
             try:
                 response = await self._call(webhook, request)
-                patched = _patched(pod, response)
+                patched = _patched(obj, response)
             except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as exc:
                 if webhook.failure_policy == "Ignore":
                     continue
@@ -77,8 +81,10 @@ class Admission:
                 raise internal(f'failed calling webhook "{webhook.name}": {call}') from exc
             if not response["allowed"]:
                 raise _refusal(webhook, response.get("status") or {})
-            pod = patched
-        return pod
+            for warning in response.get("warnings") or []:
+                warn(str(warning))
+            obj = patched
+        return obj
 
     async def stop(self) -> None:
         """Close the connections to the webhooks."""
@@ -116,22 +122,22 @@ class Admission:
 
 
 def _request(
-    pod: JsonObject, *, namespace: str, operation: Operation, old: JsonObject | None, dry_run: bool
+    resource: Resource, obj: JsonObject, *, operation: Operation, old: JsonObject | None, dry_run: bool
 ) -> JsonObject:
-    kind = {"group": "", "version": "v1", "kind": "Pod"}
-    resource = {"group": "", "version": "v1", "resource": "pods"}
+    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    named = {"group": resource.group, "version": resource.version, "resource": resource.plural}
     options = "CreateOptions" if operation == "CREATE" else "UpdateOptions"
     request: JsonObject = {
         "uid": str(uuid.uuid4()),
         "kind": kind,
-        "resource": resource,
+        "resource": named,
         "requestKind": kind,
-        "requestResource": resource,
-        "name": pod["metadata"].get("name", ""),
-        "namespace": namespace,
+        "requestResource": named,
+        "name": obj["metadata"].get("name", ""),
+        "namespace": obj["metadata"]["namespace"],
         "operation": operation,
         "userInfo": {"username": "admin", "groups": ["system:masters", "system:authenticated"]},
-        "object": pod,
+        "object": obj,
         "oldObject": old,
         "dryRun": dry_run,
         "options": {"kind": options, "apiVersion": "meta.k8s.io/v1"},
@@ -141,13 +147,13 @@ def _request(
     return request
 
 
-def _patched(pod: JsonObject, response: JsonObject) -> JsonObject:
+def _patched(obj: JsonObject, response: JsonObject) -> JsonObject:
     if not response["allowed"] or not response.get("patch"):
-        return pod
+        return obj
     if response.get("patchType") != "JSONPatch":
         raise ValueError(f"unsupported patch type {response.get('patchType')!r}, expected JSONPatch")
     try:
-        return json_patch(pod, msgspec.json.decode(base64.b64decode(response["patch"], validate=True)))
+        return json_patch(obj, msgspec.json.decode(base64.b64decode(response["patch"], validate=True)))
     except (ApiStatusError, binascii.Error, TypeError) as exc:
         raise ValueError(f"the patch cannot be applied: {exc}") from exc
 

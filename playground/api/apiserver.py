@@ -16,9 +16,11 @@ from fastapi import FastAPI, Request
 from playground.api.admission import Admission, Webhook
 from playground.api.faults import BindingFaults
 from playground.api.http_api import HttpApi
+from playground.api.kept_kinds import default_namespace
 from playground.api.local import LocalCluster
-from playground.api.registry import Registry
-from playground.api.resources import Key
+from playground.api.registry import FIRST_NAMESPACES, Registry
+from playground.api.resources import NAMESPACES, Key
+from playground.api.rules import initial
 from playground.api.store import LOG_LIMIT, Store
 from playground.api.watching import Watches
 
@@ -29,9 +31,11 @@ class ApiServer:
     """An API server of a cluster that has no nodes yet.
 
     Args:
-        webhooks: mutating webhooks for pods, in the order in which they are called.
+        webhooks: webhooks for pods and workloads, in the order in which they are called.
         log_limit: changes kept for watches; one that resumes from before them gets 410.
         bookmark_seconds: the time between two bookmarks of a quiet watch.
+        host, port: where it listens; port 0 takes a free one. Nobody is asked who they are, so think before you
+            name another host than loopback.
 
     Attributes:
         cluster: the API for parts of this process, usable before ``start``.
@@ -40,18 +44,24 @@ class ApiServer:
     """
 
     def __init__(
-        self, *, webhooks: Sequence[Webhook] = (), log_limit: int = LOG_LIMIT, bookmark_seconds: float = 60.0
+        self,
+        *,
+        webhooks: Sequence[Webhook] = (),
+        log_limit: int = LOG_LIMIT,
+        bookmark_seconds: float = 60.0,
+        checks_namespaces: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.url = ""
+        self._address = (host, port)
         self.bindings = BindingFaults()
         self._store = Store(log_limit=log_limit)
-        for namespace in ("default", "kube-system"):
-            self._store.create(
-                Key("namespaces", "", namespace),
-                {"kind": "Namespace", "apiVersion": "v1", "metadata": {}, "status": {"phase": "Active"}},
-            )
+        for namespace in FIRST_NAMESPACES:
+            obj = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": namespace}}
+            self._store.create(Key("namespaces", "", namespace), initial(NAMESPACES, default_namespace(obj)))
         self._admission = Admission(webhooks)
-        registry = Registry(self._store, self._admission)
+        registry = Registry(self._store, self._admission, checks_namespaces=checks_namespaces)
         self._watches = Watches(self._store, bookmark_seconds=bookmark_seconds)
         self.cluster = LocalCluster(registry, self._watches)
         self._http = HttpApi(
@@ -75,8 +85,8 @@ class ApiServer:
         self._server = uvicorn.Server(config)
 
     async def start(self) -> None:
-        """Listen on a free port of 127.0.0.1."""
-        listener = socket.create_server(("127.0.0.1", 0))
+        """Listen."""
+        listener = socket.create_server(self._address)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # Not `serve()`: that takes over the process's signal handlers, which belong to whoever runs the playground.
         self._server.config.load()
@@ -93,7 +103,7 @@ class ApiServer:
         await self._admission.stop()
 
     def set_webhooks(self, webhooks: Sequence[Webhook]) -> None:
-        """Replace the mutating webhooks, as when somebody applies another MutatingWebhookConfiguration."""
+        """Replace the webhooks, as when somebody applies another MutatingWebhookConfiguration."""
         self._admission.webhooks = tuple(webhooks)
 
     def cut_watches(self) -> None:
@@ -105,14 +115,14 @@ class ApiServer:
         """Forget the changes so far: a watch or a list that resumes from before gets 410."""
         self._store.compact()
 
-    def kubeconfig(self) -> str:
-        """The text of a kubeconfig for kubectl and the services."""
+    def kubeconfig(self, *, url: str = "") -> str:
+        """The text of a kubeconfig for kubectl and the services; `url` is for those who reach it by another."""
         return json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "playground",
-                "clusters": [{"name": "playground", "cluster": {"server": self.url}}],
+                "clusters": [{"name": "playground", "cluster": {"server": url or self.url}}],
                 "users": [{"name": "playground", "user": {}}],
                 "contexts": [{"name": "playground", "context": {"cluster": "playground", "user": "playground"}}],
             }

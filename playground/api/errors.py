@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from playground.api.resources import RESOURCES, Key, Resource
 from playground.cluster import ApiStatusError, JsonObject
 
@@ -28,7 +30,7 @@ def required(field: str, hint: str = "") -> FieldError:
 
 def invalid_value(field: str, value: object, hint: str) -> FieldError:
     """A field with a value that cannot be accepted."""
-    shown = f'"{value}"' if isinstance(value, str) else value
+    shown = f'"{value}"' if isinstance(value, str) else msgspec.json.encode(value).decode()
     return FieldError(field, "FieldValueInvalid", f"Invalid value: {shown}: {hint}")
 
 
@@ -93,6 +95,13 @@ def bad_request(message: str) -> ApiStatusError:
     return ApiStatusError(400, "BadRequest", message)
 
 
+def forbidden(key: Key, why: str) -> ApiStatusError:
+    """Nobody may do that to this object."""
+    resource = RESOURCES[key.resource]
+    message = f'{resource.qualified} "{key.name}" is forbidden: {why}'
+    return ApiStatusError(403, "Forbidden", message, details=_details(resource, key.name))
+
+
 def expired(message: str) -> ApiStatusError:
     """What the request refers to is no longer kept: the client has to list again."""
     return ApiStatusError(410, "Expired", message)
@@ -104,6 +113,22 @@ def unsupported_media_type(accepted: Sequence[str]) -> ApiStatusError:
         415,
         "UnsupportedMediaType",
         "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
+    )
+
+
+def no_such_resource() -> ApiStatusError:
+    """The path names nothing that is served."""
+    return ApiStatusError(404, "NotFound", "the server could not find the requested resource")
+
+
+def not_json() -> ApiStatusError:
+    """The body is protobuf, which some commands of kubectl send for core kinds."""
+    return ApiStatusError(
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json; the "
+        "playground does not read the protobuf that this command sends: write a manifest, for example with "
+        "--dry-run=client -o yaml, and use kubectl apply -f",
     )
 
 

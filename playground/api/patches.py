@@ -1,26 +1,16 @@
-"""The patch formats of the API server, as pure functions: object and patch in, patched object out.
+"""The patch formats that need no schema, as pure functions: object and patch in, patched object out.
 
-Nothing is changed in place. Strategic merge and server-side apply merge the few lists of a pod or node that have a
-key (``_LIST_KEYS``) and replace every other list whole; of the directives only ``$patch: delete`` is followed.
+Nothing is changed in place. The other two are in ``strategic`` and ``applying``.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from playground.api.errors import bad_request
 from playground.cluster import ApiStatusError, JsonObject
-
-_LIST_KEYS: Mapping[tuple[str, ...], str] = {
-    ("spec", "containers"): "name",
-    ("spec", "initContainers"): "name",
-    ("status", "conditions"): "type",
-    ("status", "addresses"): "type",
-}
-"""Path of a list -> the field that tells its items apart, from the patchMergeKey tags of core/v1."""
 
 
 def merge_patch(obj: Any, patch: Any) -> Any:
@@ -33,23 +23,6 @@ def merge_patch(obj: Any, patch: Any) -> Any:
             merged.pop(name, None)
         else:
             merged[name] = merge_patch(merged.get(name), value)
-    return merged
-
-
-def strategic_merge_patch(obj: Any, patch: Any, *, path: tuple[str, ...] = ()) -> Any:
-    """Apply a strategic merge patch; ``path`` is where ``obj`` stands in the whole object."""
-    if isinstance(patch, list) and path in _LIST_KEYS:
-        return _merge_list(obj if isinstance(obj, list) else [], patch, path=path)
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    merged = dict(obj) if isinstance(obj, dict) else {}
-    for name, value in patch.items():
-        if name.startswith("$"):
-            continue  # $setElementOrder, $retainKeys: the order of a list and unions, which nothing here relies on
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = strategic_merge_patch(merged.get(name), value, path=(*path, name))
     return merged
 
 
@@ -70,36 +43,6 @@ def json_patch(obj: JsonObject, operations: Any) -> JsonObject:
         raise ApiStatusError(422, "Invalid", message) from exc
     patched: JsonObject = document[""]
     return patched
-
-
-def apply_owned(obj: JsonObject, config: JsonObject, *, owned: JsonObject) -> JsonObject:
-    """Server-side apply for one manager: merge ``config``, and remove what only its last apply had named.
-
-    ``owned`` is the FieldsV1 of that last apply (``owned_fields``). Conflicts between managers are left out: the
-    one who applies wins, as with ``force``.
-    """
-    merged: JsonObject = strategic_merge_patch(obj, config)
-    result: JsonObject = _without(merged, config, owned)
-    return result
-
-
-def owned_fields(config: JsonObject) -> JsonObject:
-    """The fields that an applied configuration names, as FieldsV1; lists count as one field."""
-    return {f"f:{name}": owned_fields(value) if isinstance(value, dict) else {} for name, value in config.items()}
-
-
-def _merge_list(items: list[Any], patch: list[Any], *, path: tuple[str, ...]) -> list[Any]:
-    key = _LIST_KEYS[path]
-    if not all(isinstance(item, dict) for item in patch):
-        raise bad_request(f"error decoding patch: {'.'.join(path)} is a list of objects")
-    merged = {item.get(key): item for item in items}
-    for item in patch:
-        name = item.get(key)
-        if item.get("$patch") == "delete":
-            merged.pop(name, None)
-        else:
-            merged[name] = strategic_merge_patch(merged.get(name), item, path=(*path, "*"))
-    return list(merged.values())
 
 
 def _operate(document: Any, step: JsonObject) -> Any:
@@ -158,19 +101,3 @@ def _index(text: str, length: int) -> int:
     if not re.fullmatch(r"0|[1-9]\d{0,8}", text) or int(text) >= length:
         raise IndexError(text)
     return int(text)
-
-
-def _without(obj: Any, config: Any, owned: JsonObject) -> Any:
-    if not isinstance(obj, dict):
-        return obj
-    kept = dict(obj)
-    for field, inner in owned.items():
-        name = field.removeprefix("f:")
-        named = isinstance(config, dict) and name in config
-        if not named and not inner:
-            kept.pop(name, None)
-        elif name in kept and inner:
-            kept[name] = _without(kept[name], config.get(name) if named else {}, inner)
-            if not kept[name] and not named:
-                del kept[name]
-    return kept

@@ -21,23 +21,34 @@ _TOLERATIONS = [
 def default_pod(pod: JsonObject) -> JsonObject:
     """Return the pod with its defaults; doing it twice changes nothing."""
     spec = {
+        "priority": 0,
+        "enableServiceLinks": True,
+        "preemptionPolicy": "PreemptLowerPriority",
+        **default_template(pod)["spec"],
+    }
+    for kind in ("initContainers", "containers"):
+        if kind in spec:
+            spec[kind] = [{**entry, "resources": _default_resources(entry["resources"])} for entry in spec[kind]]
+    tolerated = {toleration.get("key") for toleration in spec.get("tolerations", [])}
+    missing = [toleration for toleration in _TOLERATIONS if toleration["key"] not in tolerated]
+    spec["tolerations"] = [*spec.get("tolerations", []), *missing]
+    return {**pod, "spec": spec}
+
+
+def default_template(template: JsonObject) -> JsonObject:
+    """Return a workload's pod template with its defaults: fewer than a pod has."""
+    spec = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": 30,
         "dnsPolicy": "ClusterFirst",
         "securityContext": {},
         "schedulerName": "default-scheduler",
-        "priority": 0,
-        "enableServiceLinks": True,
-        "preemptionPolicy": "PreemptLowerPriority",
-        **pod.get("spec", {}),
+        **template.get("spec", {}),
     }
     for kind in ("initContainers", "containers"):
         if kind in spec:
             spec[kind] = [_default_container(container) for container in spec[kind]]
-    tolerated = {toleration.get("key") for toleration in spec.get("tolerations", [])}
-    missing = [toleration for toleration in _TOLERATIONS if toleration["key"] not in tolerated]
-    spec["tolerations"] = [*spec.get("tolerations", []), *missing]
-    return {**pod, "spec": spec}
+    return {**template, "spec": spec}
 
 
 def qos_class(pod: JsonObject) -> str:
@@ -65,12 +76,14 @@ def all_containers(pod: JsonObject) -> Iterator[JsonObject]:
 def _default_container(container: JsonObject) -> JsonObject:
     image = str(container.get("image", ""))
     tag = image.rpartition("/")[2].partition(":")[2]
+    ports = [{"protocol": "TCP", **port} for port in container.get("ports", [])]
     return {
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "Always" if tag in ("", "latest") and "@" not in image else "IfNotPresent",
+        "resources": {},
         **container,
-        "resources": _default_resources(container.get("resources", {})),
+        **({"ports": ports} if ports else {}),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import random
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,15 +17,18 @@ from typing import Any
 import msgspec
 
 from playground.api.admission import Admission, Operation
+from playground.api.applying import apply_owned, owned_fields
 from playground.api.binding import bound_pod
-from playground.api.errors import bad_request, expired, invalid, invalid_value, stale, wrong_uid
+from playground.api.errors import bad_request, expired, forbidden, invalid, invalid_value, stale, wrong_uid
 from playground.api.eviction import budget_after, check_eviction
-from playground.api.patches import apply_owned, owned_fields
-from playground.api.pod_defaults import default_pod, qos_class
-from playground.api.resources import NODES, PODDISRUPTIONBUDGETS, PODS, RESOURCES, Key, Resource
+from playground.api.owning import release_dependents
+from playground.api.pod_defaults import default_pod
+from playground.api.resources import JOBS, PODDISRUPTIONBUDGETS, PODS, RESOURCES, Key, Resource
+from playground.api.rules import initial, rules_of
+from playground.api.schemas import schema_of
 from playground.api.selectors import Selection
 from playground.api.store import Store, now, timestamp
-from playground.api.validation import check_name, check_pod, check_pod_update, decoded
+from playground.api.validation import check_name, decoded
 from playground.cluster import ApiStatusError, JsonObject
 
 MAX_EVENTS = 1000
@@ -37,6 +41,8 @@ _SERVER_FIELDS = (
     *("deletionTimestamp", "deletionGracePeriodSeconds"),
 )
 """Of a new object's metadata: what a client cannot choose."""
+FIRST_NAMESPACES = ("default", "kube-system")
+"""They are there from the beginning and stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,26 @@ class Page:
 
 
 class Registry:
-    """Create, read, change and delete objects by the rules of their kinds."""
+    """Create, read, change and delete objects by the rules of their kinds.
 
-    def __init__(self, store: Store, admission: Admission, *, clock: Callable[[], datetime] = now) -> None:
+    Args:
+        store: where they are.
+        admission: the webhooks.
+        checks_namespaces: refuse what is to be created in a namespace that does not exist, as a real server does.
+        clock: the time of bindings and evictions.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        admission: Admission,
+        *,
+        checks_namespaces: bool = False,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
         self._store = store
         self._admission = admission
+        self._checks_namespaces = checks_namespaces
         self._clock = clock
 
     def get(self, key: Key) -> JsonObject:
@@ -96,14 +117,20 @@ class Registry:
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
             metadata["namespace"] = namespace
+            if self._checks_namespaces:
+                self._store.get(Key("namespaces", "", namespace))
+        rules = rules_of(resource)
+        if resource is JOBS:
+            metadata["uid"] = str(uuid.uuid4())  # by now: it selects its pods by it
         obj = {**obj, "metadata": metadata}
         if resource is PODS:
-            obj = await self._admit({**obj, "status": {}}, operation="CREATE", old=None, dry_run=dry_run)
+            obj = {**obj, "status": {}}
+        obj = await self._admit(resource, rules.complete(obj), operation="CREATE", old=None, dry_run=dry_run)
         metadata = dict(obj["metadata"])
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + "".join(random.choices(_SUFFIX_ALPHABET, k=5))  # noqa: S311
-        obj = _initial(resource, {**obj, "metadata": metadata})
-        errors = check_name(resource, metadata) + (check_pod(obj) if resource is PODS else [])
+        obj = initial(resource, {**obj, "metadata": metadata})
+        errors = check_name(resource, metadata) + rules.check(obj)
         if errors:
             raise invalid(resource, str(metadata.get("name", "")), errors)
         store = self._store.scratch() if dry_run else self._store
@@ -142,11 +169,13 @@ class Registry:
             updated = {k: v for k, v in obj.items() if not (resource.has_status and k == "status")}
             if resource.has_status and "status" in present:
                 updated["status"] = present["status"]
-            if resource is PODS:
-                updated = await self._admit(updated, operation="UPDATE", old=present, dry_run=dry_run)
-                errors = check_pod(updated) + check_pod_update(updated, old=present)
-                if errors:
-                    raise invalid(resource, key.name, errors)
+            rules = rules_of(resource)
+            metadata = {**updated["metadata"], "name": key.name, "uid": present["metadata"]["uid"]}
+            updated = rules.complete({**updated, "metadata": metadata})
+            updated = await self._admit(resource, updated, operation="UPDATE", old=present, dry_run=dry_run)
+            errors = rules.check(updated) + rules.check_update(updated, old=present)
+            if errors:
+                raise invalid(resource, key.name, errors)
         store = self._store.scratch() if dry_run else self._store
         return store.update(key, updated, expect_version=present["metadata"]["resourceVersion"])
 
@@ -194,6 +223,7 @@ class Registry:
         name = config["metadata"].get("name", key.name)
         if name != key.name:
             raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key.name})")
+        schema = schema_of(resource.plural)
         content = {k: v for k, v in config.items() if k not in ("apiVersion", "kind")}
         content["metadata"] = {k: v for k, v in config["metadata"].items() if k not in ("name", "namespace")}
         record = {
@@ -201,7 +231,7 @@ class Registry:
             "operation": "Apply",
             "apiVersion": resource.api_version,
             "fieldsType": "FieldsV1",
-            "fieldsV1": owned_fields({k: v for k, v in content.items() if v}),
+            "fieldsV1": owned_fields({k: v for k, v in content.items() if v}, schema=schema),
         }
         if subresource:
             record["subresource"] = subresource
@@ -210,7 +240,7 @@ class Registry:
             records = present["metadata"].get("managedFields", [])
             mine = [r for r in records if (r["manager"], r.get("subresource", "")) == (manager, subresource)]
             owned = mine[0]["fieldsV1"] if mine else {}
-            applied = apply_owned(present, content, owned=owned)
+            applied = apply_owned(present, content, owned=owned, schema=schema)
             kept = [r for r in records if r not in mine]
             return {**applied, "metadata": {**applied["metadata"], "managedFields": [*kept, record]}}
 
@@ -231,14 +261,21 @@ class Registry:
         grace_seconds: int | None = None,
         uid: str = "",
         expect_version: str = "",
+        orphan: bool = False,
         dry_run: bool = False,
     ) -> JsonObject:
         """Delete an object, or begin to (see ``deletion``), and return its last state.
 
+        ``orphan`` leaves what belongs to it in peace: that belongs to nobody then.
+
         Raises:
-            ApiStatusError: 404, or 409 if a precondition fails.
+            ApiStatusError: 403 for a namespace that stays, 404, or 409 if a precondition fails.
         """
+        if key.resource == "namespaces" and key.name in FIRST_NAMESPACES:
+            raise forbidden(key, "this namespace may not be deleted")
         store = self._store.scratch() if dry_run else self._store
+        if orphan:
+            release_dependents(store, store.get(key)["metadata"]["uid"])
         return store.delete(key, grace_seconds=grace_seconds, uid=uid, expect_version=expect_version)
 
     def bind(self, key: Key, binding: JsonObject, *, dry_run: bool = False) -> None:
@@ -269,17 +306,16 @@ class Registry:
         store.delete(key, grace_seconds=grace_seconds)
 
     async def _admit(
-        self, pod: JsonObject, *, operation: Operation, old: JsonObject | None, dry_run: bool
+        self, resource: Resource, obj: JsonObject, *, operation: Operation, old: JsonObject | None, dry_run: bool
     ) -> JsonObject:
-        """Fill in defaults, ask the webhooks, and fill in what their answers call for."""
-        admitted = await self._admission.admit_pod(
-            default_pod(pod),
-            namespace=pod["metadata"]["namespace"],
-            operation=operation,
-            old=old,
-            dry_run=dry_run,
-        )
-        return default_pod(decoded(PODS, admitted))
+        """Ask the webhooks; a pod's defaults are filled in before, and again for what their answers call for."""
+        if resource is PODS:
+            obj = default_pod(obj)
+        admitted = await self._admission.admit(resource, obj, operation=operation, old=old, dry_run=dry_run)
+        if admitted is obj:
+            return obj
+        admitted = decoded(resource, admitted)
+        return default_pod(admitted) if resource is PODS else admitted
 
     def _make_room_for_event(self, store: Store) -> None:
         events = store.list("events")
@@ -299,20 +335,6 @@ def _typed(resource: Resource, obj: Any) -> JsonObject:
     if not isinstance(metadata, dict):
         raise bad_request(f"{kind} cannot be handled as a {kind}: metadata is not an object")
     return {**obj, "kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
-
-
-def _initial(resource: Resource, obj: JsonObject) -> JsonObject:
-    """Return a new object with the status that its kind starts with."""
-    if resource is PODS:
-        return {**obj, "status": {"phase": "Pending", "qosClass": qos_class(obj)}}
-    if resource is NODES:
-        status = obj.get("status") or {}
-        return {**obj, "status": {"allocatable": status.get("capacity", {}), **status}}
-    if resource is PODDISRUPTIONBUDGETS:
-        return decoded(resource, {**obj, "status": {}})  # all of its counts are 0
-    if resource.has_status:
-        return {name: value for name, value in obj.items() if name != "status"}
-    return obj
 
 
 def _write_token(version: int, last: Key) -> str:

@@ -1,8 +1,9 @@
 """The kinds of objects that the playground's API server serves: one table, read by every other part of it.
 
 What differs between them in reality is kept as data: scope, generation, the fields a selector may name, and whether
-the kind comes from a CustomResourceDefinition. Anything else that a cluster has (Services, ConfigMaps, Leases) is
-left out: no part of fracgpu needs it here.
+the kind comes from a CustomResourceDefinition. Besides what fracgpu reads there is what people's manifests carry:
+workloads, which ``playground.controllers`` runs where it is asked to, and kinds that are only kept (a Service routes
+nothing, a claim is never bound). Everything else that a cluster has is unknown here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Resource:
         has_generation: whether metadata.generation counts the changes of the specification.
         subresources: what may follow the name in a URL.
         custom: it comes from a CustomResourceDefinition, which is stricter about PUT and strategic merge patches.
+        categories: under which names several kinds are asked for at once ("all").
         selectable: field selectors besides metadata.name and metadata.namespace: selector -> path of keys.
     """
 
@@ -37,6 +39,7 @@ class Resource:
     custom: bool = False
     subresources: tuple[str, ...] = ()
     short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     selectable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -61,12 +64,17 @@ PODS = Resource(
     "pod",
     namespaced=True,
     has_generation=True,
-    subresources=("status", "binding", "eviction"),
+    subresources=("status", "binding", "eviction", "log", "exec", "attach", "portforward"),
     short_names=("po",),
+    categories=("all",),
     selectable={
         "spec.nodeName": ("spec", "nodeName"),
+        "spec.restartPolicy": ("spec", "restartPolicy"),
         "spec.schedulerName": ("spec", "schedulerName"),
+        "spec.serviceAccountName": ("spec", "serviceAccountName"),
         "status.phase": ("status", "phase"),
+        "status.podIP": ("status", "podIP"),
+        "status.nominatedNodeName": ("status", "nominatedNodeName"),
     },
 )
 NODES = Resource(
@@ -88,11 +96,23 @@ EVENTS = Resource(
         "involvedObject.namespace": ("involvedObject", "namespace"),
         "involvedObject.name": ("involvedObject", "name"),
         "involvedObject.uid": ("involvedObject", "uid"),
+        "involvedObject.apiVersion": ("involvedObject", "apiVersion"),
+        "involvedObject.resourceVersion": ("involvedObject", "resourceVersion"),
+        "involvedObject.fieldPath": ("involvedObject", "fieldPath"),
         "reason": ("reason",),
+        "reportingComponent": ("reportingComponent",),
+        "source": ("source", "component"),
         "type": ("type",),
     },
 )
-NAMESPACES = Resource("namespaces", "Namespace", "namespace", short_names=("ns",))
+NAMESPACES = Resource(
+    "namespaces",
+    "Namespace",
+    "namespace",
+    short_names=("ns",),
+    subresources=("status",),
+    selectable={"status.phase": ("status", "phase")},
+)
 GPUNODES = Resource(
     "gpunodes",
     GPUNODE_KIND,
@@ -126,11 +146,87 @@ PODDISRUPTIONBUDGETS = Resource(
     short_names=("pdb",),
 )
 
+DEPLOYMENTS = Resource(
+    "deployments",
+    "Deployment",
+    "deployment",
+    group="apps",
+    namespaced=True,
+    has_generation=True,
+    subresources=("status", "scale"),
+    short_names=("deploy",),
+    categories=("all",),
+)
+REPLICASETS = Resource(
+    "replicasets",
+    "ReplicaSet",
+    "replicaset",
+    group="apps",
+    namespaced=True,
+    has_generation=True,
+    subresources=("status", "scale"),
+    short_names=("rs",),
+    categories=("all",),
+    selectable={"status.replicas": ("status", "replicas")},
+)
+STATEFULSETS = Resource(
+    "statefulsets",
+    "StatefulSet",
+    "statefulset",
+    group="apps",
+    namespaced=True,
+    has_generation=True,
+    subresources=("status", "scale"),
+    short_names=("sts",),
+    categories=("all",),
+)
+JOBS = Resource(
+    "jobs",
+    "Job",
+    "job",
+    group="batch",
+    namespaced=True,
+    has_generation=True,
+    subresources=("status",),
+    categories=("all",),
+    selectable={"status.successful": ("status", "succeeded")},
+)
+SERVICES = Resource(
+    "services",
+    "Service",
+    "service",
+    namespaced=True,
+    subresources=("status",),
+    short_names=("svc",),
+    categories=("all",),
+    selectable={"spec.clusterIP": ("spec", "clusterIP"), "spec.type": ("spec", "type")},
+)
+CONFIGMAPS = Resource("configmaps", "ConfigMap", "configmap", namespaced=True, short_names=("cm",))
+SECRETS = Resource("secrets", "Secret", "secret", namespaced=True, selectable={"type": ("type",)})
+SERVICEACCOUNTS = Resource("serviceaccounts", "ServiceAccount", "serviceaccount", namespaced=True, short_names=("sa",))
+PERSISTENTVOLUMECLAIMS = Resource(
+    "persistentvolumeclaims",
+    "PersistentVolumeClaim",
+    "persistentvolumeclaim",
+    namespaced=True,
+    subresources=("status",),
+    short_names=("pvc",),
+)
+
 RESOURCES = {
     resource.plural: resource
-    for resource in (PODS, NODES, EVENTS, NAMESPACES, GPUNODES, SHARINGPOLICIES, PODDISRUPTIONBUDGETS)
+    for resource in (
+        *(PODS, NODES, EVENTS, NAMESPACES, GPUNODES, SHARINGPOLICIES, PODDISRUPTIONBUDGETS),
+        *(DEPLOYMENTS, REPLICASETS, STATEFULSETS, JOBS),
+        *(SERVICES, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, PERSISTENTVOLUMECLAIMS),
+    )
 }
 """Plural -> resource."""
+
+
+def resource_of(kind: str) -> Resource | None:
+    """The resource of a kind; None if there is none."""
+    return next((resource for resource in RESOURCES.values() if resource.kind == kind), None)
 
 
 class Key(NamedTuple):

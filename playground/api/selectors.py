@@ -1,13 +1,14 @@
 """Label and field selectors: which objects a list or a watch is about, and what a change means to its reader.
 
-Only equality (``=``, ``==``, ``!=``) is understood; set-based label selectors (``in``, ``notin``, existence) are
-refused rather than misread.
+Fields are compared for equality (``=``, ``==``, ``!=``); labels also with sets (``in``, ``notin``) and for existence.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from playground.api.errors import bad_request
 from playground.api.resources import Resource
@@ -15,8 +16,18 @@ from playground.api.store import Change
 from playground.cluster import EventType, JsonObject
 
 
+class _Term(Protocol):
+    """One condition of a selector."""
+
+    def holds(self, obj: JsonObject) -> bool:
+        """Whether an object fulfils it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Term:
+class _Field:
+    """A field that equals a value, or does not; one that is missing equals the empty string."""
+
     path: tuple[str, ...]
     value: str
     negated: bool
@@ -26,9 +37,21 @@ class _Term:
         for step in self.path:
             found = found.get(step) if isinstance(found, dict) else None
         text = "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
-        # A missing label never equals anything; a missing field equals the empty string.
-        equal = text == self.value and not (found is None and self.path[:2] == ("metadata", "labels"))
-        return equal != self.negated
+        return (text == self.value) != self.negated
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A label that is there and, where values are given, has one of them; or the contrary."""
+
+    label: str
+    values: frozenset[str] | None
+    negated: bool
+
+    def holds(self, obj: JsonObject) -> bool:
+        value = (obj["metadata"].get("labels") or {}).get(self.label)
+        found = value is not None and (self.values is None or value in self.values)
+        return found != self.negated
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +94,34 @@ def select(resource: Resource, *, namespace: str = "", labels: str = "", fields:
         "metadata.namespace": ("metadata", "namespace"),
         **resource.selectable,
     }
-    terms = []
-    for field, value, negated in _split(fields):
-        if field not in paths:
-            raise bad_request(f"field label not supported: {field}")
-        terms.append(_Term(paths[field], value, negated))
-    for label, value, negated in _split(labels):
-        terms.append(_Term(("metadata", "labels", label), value, negated))
-    return Selection(resource, namespace, tuple(terms))
-
-
-def _split(selector: str) -> list[tuple[str, str, bool]]:
-    parts = []
-    for part in filter(None, (text.strip() for text in selector.split(","))):
+    terms: list[_Term] = []
+    for part in filter(None, (text.strip() for text in fields.split(","))):
         operator = next((sign for sign in ("!=", "==", "=") if sign in part), "")
         if not operator:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
-        name, value = part.split(operator, 1)
-        parts.append((name.strip(), value.strip(), operator == "!="))
-    return parts
+        field, value = (text.strip() for text in part.split(operator, 1))
+        if field not in paths:
+            raise bad_request(f"field label not supported: {field}")
+        terms.append(_Field(paths[field], value, operator == "!="))
+    return Selection(resource, namespace, (*terms, *map(_label, _requirements(labels))))
+
+
+_COMMA = re.compile(r",(?![^(]*\))")  # not within parentheses
+_EXISTS = re.compile(r"(?P<not>!?)\s*(?P<label>[\w./-]+)")
+_EQUALS = re.compile(r"(?P<label>[\w./-]+)\s*(?P<sign>!=|==|=)\s*(?P<value>[\w.-]*)")
+_AMONG = re.compile(r"(?P<label>[\w./-]+)\s+(?P<sign>in|notin)\s*\((?P<values>[\w.,\s-]*)\)")
+
+
+def _requirements(selector: str) -> list[str]:
+    return [text for text in (part.strip() for part in _COMMA.split(selector)) if text]
+
+
+def _label(text: str) -> _Label:
+    if found := _AMONG.fullmatch(text):
+        values = frozenset(value.strip() for value in found["values"].split(","))
+        return _Label(found["label"], values, found["sign"] == "notin")
+    if found := _EQUALS.fullmatch(text):
+        return _Label(found["label"], frozenset({found["value"]}), found["sign"] == "!=")
+    if found := _EXISTS.fullmatch(text):
+        return _Label(found["label"], None, bool(found["not"]))
+    raise bad_request(f"unable to parse requirement: '{text}' is none of: KEY, !KEY, KEY=VALUE, KEY in (VALUE, ...)")

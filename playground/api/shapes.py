@@ -308,7 +308,77 @@ _DISRUPTION_STATUS = _Struct(
     {**dict.fromkeys(_DISRUPTION_COUNTS, _INT32), "disruptedPods": _Map(_TEXT, "map[string]v1.Time")},
     always=_DISRUPTION_COUNTS,
 )
+_TEMPLATE = _struct("PodTemplateSpec", metadata=_METADATA, spec=_POD_SPEC)
+_WORKLOAD_FIELDS: Mapping[str, _Shape] = {
+    "replicas": _INT32,
+    "minReadySeconds": _INT32,
+    "revisionHistoryLimit": _INT32,
+    "selector": _SELECTOR,
+    "template": _TEMPLATE,
+}
+_REPLICA_COUNTS: Mapping[str, _Shape] = dict.fromkeys(
+    ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "unavailableReplicas"), _INT32
+)
 _KINDS: Mapping[str, Mapping[str, _Shape]] = {
+    "deployments": {
+        "spec": _Struct(
+            "DeploymentSpec",
+            {
+                **_WORKLOAD_FIELDS,
+                "paused": _BOOL,
+                "progressDeadlineSeconds": _INT32,
+                "strategy": _struct(
+                    "DeploymentStrategy",
+                    type=_named("v1.DeploymentStrategyType"),
+                    rollingUpdate=_Struct("RollingUpdateDeployment"),
+                ),
+            },
+        ),
+        "status": _Struct("DeploymentStatus", _REPLICA_COUNTS),
+    },
+    "replicasets": {
+        "spec": _Struct("ReplicaSetSpec", _WORKLOAD_FIELDS),
+        "status": _Struct("ReplicaSetStatus", _REPLICA_COUNTS),
+    },
+    "statefulsets": {
+        "spec": _Struct(
+            "StatefulSetSpec",
+            {
+                **_WORKLOAD_FIELDS,
+                "serviceName": _TEXT,
+                "podManagementPolicy": _named("v1.PodManagementPolicyType"),
+                "updateStrategy": _struct(
+                    "StatefulSetUpdateStrategy",
+                    type=_named("v1.StatefulSetUpdateStrategyType"),
+                    rollingUpdate=_struct("RollingUpdateStatefulSetStrategy", partition=_INT32),
+                ),
+            },
+        ),
+        "status": _Struct("StatefulSetStatus", _REPLICA_COUNTS),
+    },
+    "jobs": {
+        "spec": _struct(
+            "JobSpec",
+            parallelism=_INT32,
+            completions=_INT32,
+            backoffLimit=_INT32,
+            suspend=_BOOL,
+            selector=_SELECTOR,
+            template=_TEMPLATE,
+        ),
+        "status": _struct("JobStatus", active=_INT32, succeeded=_INT32, failed=_INT32),
+    },
+    "services": {
+        "spec": _struct(
+            "ServiceSpec",
+            type=_named("v1.ServiceType"),
+            selector=_TEXTS,
+            clusterIP=_TEXT,
+            ports=_List(_Struct("ServicePort", {"name": _TEXT, "port": _INT32, "nodePort": _INT32}, always=("port",))),
+        ),
+    },
+    "configmaps": {"data": _TEXTS, "binaryData": _TEXTS},
+    "secrets": {"data": _TEXTS, "stringData": _TEXTS, "type": _named("v1.SecretType")},
     "pods": {"spec": _POD_SPEC, "status": _POD_STATUS},
     "nodes": {"spec": _struct("NodeSpec", unschedulable=_BOOL), "status": _NODE_STATUS},
     "poddisruptionbudgets": {

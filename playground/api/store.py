@@ -103,7 +103,7 @@ class Store:
         metadata = {
             **obj.get("metadata", {}),
             "name": key.name,
-            "uid": str(uuid.uuid4()),
+            "uid": obj.get("metadata", {}).get("uid") or str(uuid.uuid4()),
             "creationTimestamp": timestamp(self._clock()),
         }
         if key.namespace:

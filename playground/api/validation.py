@@ -61,22 +61,25 @@ def check_name(resource: Resource, metadata: JsonObject) -> list[FieldError]:
 
 def check_pod(pod: JsonObject) -> list[FieldError]:
     """Check a pod, defaults filled in."""
-    spec = pod["spec"]
+    return check_pod_spec(pod["spec"], field="spec")
+
+
+def check_pod_spec(spec: JsonObject, *, field: str) -> list[FieldError]:
+    """Check a pod's spec, or that of a template, which stands at ``field``; defaults are filled in."""
     errors: list[FieldError] = []
     if not spec.get("containers"):
-        errors.append(required("spec.containers"))
+        errors.append(required(f"{field}.containers"))
     seen: set[str] = set()
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(kind, [])):
-            field = f"spec.{kind}[{index}]"
-            errors += _check_container(container, field=field, seen=seen)
+            errors += _check_container(container, field=f"{field}.{kind}[{index}]", seen=seen)
     if spec["restartPolicy"] not in _RESTART_POLICIES:
-        errors.append(unsupported_value("spec.restartPolicy", spec["restartPolicy"], _RESTART_POLICIES))
-    for index, toleration in enumerate(spec["tolerations"]):
+        errors.append(unsupported_value(f"{field}.restartPolicy", spec["restartPolicy"], _RESTART_POLICIES))
+    for index, toleration in enumerate(spec.get("tolerations", [])):
         operator = toleration.get("operator", "")
         if not toleration.get("key") and operator != "Exists":
             hint = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
-            errors.append(invalid_value(f"spec.tolerations[{index}].operator", operator, hint))
+            errors.append(invalid_value(f"{field}.tolerations[{index}].operator", operator, hint))
     return errors
 
 

@@ -61,7 +61,7 @@ class Watches:
                 now = clock()
                 is_over = ends is not None and now >= ends
                 if bookmarks and (is_over or now >= bookmark_due):
-                    yield ("BOOKMARK", _bookmark(selection, position))
+                    yield ("BOOKMARK", bookmark(selection, position))
                     bookmark_due = now + self._bookmark_seconds
                 if is_over:
                     return
@@ -92,10 +92,10 @@ class _Watch:
         self.cut = False
 
 
-def _bookmark(selection: Selection, version: int) -> JsonObject:
+def bookmark(selection: Selection, version: int, *, ends_initial: bool = False) -> JsonObject:
+    """The object of a bookmark; ``ends_initial`` marks the end of the present state, where it was asked for."""
     resource = selection.resource
-    return {
-        "kind": resource.kind,
-        "apiVersion": resource.api_version,
-        "metadata": {"resourceVersion": str(version), "creationTimestamp": None},
-    }
+    metadata: JsonObject = {"resourceVersion": str(version), "creationTimestamp": None}
+    if ends_initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}

@@ -24,6 +24,7 @@ from playground.node.devicemanager import AdmissionError, ContainerRequest, Devi
 from playground.node.kubelet_grpc import CHECKPOINT, DevicePlugins, PodResources
 from playground.node.nodestatus import NodeStatus
 from playground.node.podworker import PodWorker
+from playground.recording import EventRecorder
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Kubelet:
         cgroup_root: Path,
         nvml_state: Path | None = None,
         seed: int = 0,
+        tells_events: bool = False,
     ) -> None:
         """Prepare a node; nothing happens before ``start``.
 
@@ -53,6 +55,7 @@ class Kubelet:
             cgroup_root: what /sys/fs/cgroup is on a node.
             nvml_state: the state file of the node's GPUs, where the containers' processes appear.
             seed: for every choice that the real kubelet leaves to chance.
+            tells_events: whether the API server hears of what happens to containers, for ``kubectl describe pod``.
         """
         self.node_name = node_name
         self._cgroups = CgroupTree(cgroup_root)
@@ -60,6 +63,7 @@ class Kubelet:
         self.plugins_folder = root / "device-plugins"
         self.pod_resources_socket = root / "pod-resources" / "kubelet.sock"
         self._cluster = cluster
+        self._events = EventRecorder(cluster, component="kubelet", host=node_name) if tells_events else None
         self._rng = random.Random(seed)  # noqa: S311 - nothing secret: it makes a test repeatable
         self._pods: dict[PodUid, PodWorker] = {}
         self._sources_ready = False  # whether the API server's pods are known
@@ -229,7 +233,14 @@ class Kubelet:
         if uid in self._pods:
             self._pods[uid].update(obj)
             return
-        pod = PodWorker(obj, cluster=self._cluster, runtime=self.runtime, devices=self._devices, rng=self._rng)
+        pod = PodWorker(
+            obj,
+            cluster=self._cluster,
+            runtime=self.runtime,
+            devices=self._devices,
+            rng=self._rng,
+            events=self._events,
+        )
         self._pods[uid] = pod  # before admission: PodResources lists it from now on
         if not pod.over:
             try:

@@ -1,6 +1,6 @@
 """The Node object of a simulated node: created ready, its extended resources kept as the device manager counts them.
 
-Left out: leases, taints, images, addresses; nobody here asks whether a kubelet is still alive.
+Left out: leases, taints, images, IP addresses; nobody here asks whether a kubelet is still alive.
 """
 
 from __future__ import annotations
@@ -11,11 +11,26 @@ from collections.abc import Callable
 
 from fracgpu.names import NodeName
 from playground.cluster import ApiStatusError, ClusterApi, JsonObject
+from playground.node.containers import timestamp
 
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 10.0
 """How often the kubelet looks at its capacity without being told of a change."""
+
+_INFO = {
+    "architecture": "amd64",
+    "bootID": "",
+    "containerRuntimeVersion": "playground://1",
+    "kernelVersion": "none",
+    "kubeProxyVersion": "",
+    "kubeletVersion": "v1.36.2+playground",
+    "machineID": "",
+    "operatingSystem": "linux",
+    "osImage": "fracgpu playground",
+    "systemUUID": "",
+}
+"""What ``kubectl get nodes -o wide`` shows."""
 
 Capacity = Callable[[], tuple[dict[str, int], dict[str, int]]]
 """Return capacity and allocatable by resource."""
@@ -34,12 +49,26 @@ class NodeStatus:
         """Create the Node, or take over the one that is there."""
         amounts = {"cpu": "64", "memory": "256Gi", "pods": "110"}
         labels = {"kubernetes.io/hostname": self._node_name, "kubernetes.io/os": "linux"}
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "playground"}
+        now = timestamp()
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "playground",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
         node = {
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self._node_name, "labels": labels},
-            "status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]},
+            "status": {
+                "capacity": amounts,
+                "allocatable": amounts,
+                "conditions": [ready],
+                "addresses": [{"type": "Hostname", "address": self._node_name}],
+                "nodeInfo": _INFO,
+            },
         }
         try:
             await self._cluster.create("nodes", node)

@@ -70,6 +70,7 @@ def _container(entry: JsonObject, container: Container | None, is_healthy: IsHea
         "image": entry.get("image", ""),
         "imageID": "",
         "ready": container is not None and container.exit_code is None,
+        "started": container is not None and container.exit_code is None,
         "restartCount": container.config.restart_count if container else 0,
     }
     if container is None:

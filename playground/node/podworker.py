@@ -18,6 +18,7 @@ from playground.cluster import ApiStatusError, ClusterApi, JsonObject
 from playground.node import podstatus
 from playground.node.containers import Container, ContainerConfig, ContainerRuntime
 from playground.node.devicemanager import ContainerKind, DeviceManager, Granted
+from playground.recording import EventRecorder
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class PodWorker:
         runtime: ContainerRuntime,
         devices: DeviceManager,
         rng: random.Random,
+        events: EventRecorder | None = None,
     ) -> None:
         self.object = pod
         self.over = pod.get("status", {}).get("phase") in TERMINAL
@@ -43,6 +45,7 @@ class PodWorker:
         self._runtime = runtime
         self._devices = devices
         self._rng = rng
+        self._events = events
         self._vanished = False  # gone from the API server: nobody to report to
         self._phase = ""  # the phase that rejection, or somebody else's hand, imposed on it
         self._changed = asyncio.Event()
@@ -86,17 +89,25 @@ class PodWorker:
         """Admission refused the pod: it is terminal."""
         self.over = True
         self._phase = "Failed"
+        if self._events is not None:
+            await self._events.tell(self.object, reason=reason, message=message, kind="Warning")
         await self._write_status(podstatus.rejected(reason, message))
 
     async def _run(self) -> None:
         while not (self.over or self._phase or self._must_stop()):
             self._changed.clear()
-            self._start_what_should_run()
+            for kind, container in self._start_what_should_run():
+                await self._tell_started(kind, container)
             if self._is_complete():
                 break
             await self._write_status(self._status(final=False))
             await self._changed.wait()
-        await asyncio.gather(*map(self._runtime.stop, self._runtime.alive(self.uid)))
+        alive = self._runtime.alive(self.uid)
+        for container in alive:
+            await self._tell(
+                container.config.kind, container.config.name, "Killing", f"Stopping container {container.config.name}"
+            )
+        await asyncio.gather(*map(self._runtime.stop, alive))
         if not self.over or (self._phase and self._has_run()):
             status = self._status(final=True)
             await self._write_status(status | {"phase": self._phase or status["phase"]})
@@ -116,15 +127,36 @@ class PodWorker:
         apps = [self._runtime.latest(self.uid, entry["name"]) for entry in self.object["spec"]["containers"]]
         return all(app is not None and app.exit_code is not None for app in apps)
 
-    def _start_what_should_run(self) -> None:
+    async def _tell_started(self, kind: ContainerKind, container: Container) -> None:
+        entries = {entry["name"]: entry for entry, _ in self.containers()}
+        image = entries[container.config.name].get("image", "")
+        pulled = f'Container image "{image}" already present on machine and can be accessed by the pod'
+        for reason, message in (
+            ("Pulled", pulled),
+            ("Created", "Container created"),
+            ("Started", "Container started"),
+        ):
+            await self._tell(kind, container.config.name, reason, message)
+
+    async def _tell(self, kind: ContainerKind, name: str, reason: str, message: str) -> None:
+        if self._events is None or self._vanished:
+            return
+        field = "containers" if kind == "app" else "initContainers"
+        await self._events.tell(self.object, reason=reason, message=message, field_path=f"spec.{field}{{{name}}}")
+
+    def _start_what_should_run(self) -> list[tuple[ContainerKind, Container]]:
+        started = []
         for entry, kind in self.containers():
             last = self._runtime.latest(self.uid, entry["name"])
             if last is None:
                 container = self._start_container(entry, kind, restart_count=0)
+                started.append((kind, container))
                 if kind == "init":
                     self._runtime.end(container, 0)  # simulated init containers have nothing to do
             elif last.exit_code is not None and self._runs_again(kind, last.exit_code):
-                self._start_container(entry, kind, restart_count=last.config.restart_count + 1)
+                again = self._start_container(entry, kind, restart_count=last.config.restart_count + 1)
+                started.append((kind, again))
+        return started
 
     def _runs_again(self, kind: ContainerKind, exit_code: int) -> bool:
         policy = self.object["spec"].get("restartPolicy", "Always")

@@ -63,6 +63,11 @@ class Informer:
                 while not (self._seen >= int(version) or self._shows(present)):
                     await self._changed.wait()
 
+    async def reached(self, version: int) -> None:
+        """Return when the copy shows what the cluster was like at a version that changed this resource, or later."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._seen >= version)
+
     def _shows(self, present: Mapping[str, int]) -> bool:
         return self._is_synced and present == {uid: _version(obj) for uid, obj in self.objects.items()}
 

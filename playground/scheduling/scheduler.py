@@ -5,7 +5,7 @@ before this pod's bind. A pod that is being bound is assumed to be on its node. 
 asked only about pods that request one of its resources and nodes that the sums (``node_fit``) let pass, and
 prioritize is skipped for a single node.
 
-Left out: preemption, the extender's Nodes form, every in-tree score, events.
+Left out: preemption, the extender's Nodes form, every in-tree score.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 from playground.cluster import ApiStatusError, ClusterApi, EventType, JsonObject
+from playground.recording import EventRecorder
 from playground.scheduling.extender_client import ExtenderClient, ExtenderError
 from playground.scheduling.informer import Informer
 from playground.scheduling.node_fit import Usage, allocatable, pod_requests, rejections, unschedulable_message
@@ -48,6 +49,7 @@ class Scheduler:
         initial_backoff: seconds before the second attempt of a pod; each further one doubles them.
         max_backoff: the longest backoff, in seconds.
         seed: for the choice between equally good nodes.
+        events: tells of every decision, as ``kubectl describe pod`` shows it; None keeps silent.
 
     Attributes:
         log: the latest calls as (verb, pod name), in the order in which they were begun.
@@ -63,7 +65,9 @@ class Scheduler:
         initial_backoff: float = 1.0,
         max_backoff: float = 10.0,
         seed: int | None = None,
+        events: EventRecorder | None = None,
     ) -> None:
+        self._events = events
         self.log: deque[tuple[Verb, str]] = deque(maxlen=LOG_LENGTH)
         self._cluster = cluster
         self._extender = ExtenderClient(extender_url)
@@ -205,6 +209,9 @@ class Scheduler:
             self._queue.wake_all(now=_now())  # the room that was assumed to be taken is free again
             await self._put_back(item, reason="SchedulerError", message=str(exc))
             return
+        if self._events is not None:
+            message = f"Successfully assigned {metadata['namespace']}/{metadata['name']} to {node}"
+            await self._events.tell(pod, reason="Scheduled", message=message)
         await self._release(item)
 
     async def _put_back(self, item: QueuedPod, *, reason: str, message: str) -> None:
@@ -216,6 +223,8 @@ class Scheduler:
             else:
                 self._queue.put_back_failed(item, now=_now())
             await self._report(present, reason=reason, message=message)
+            if self._events is not None:
+                await self._events.tell(present, reason="FailedScheduling", message=message, kind="Warning")
         await self._release(item)
 
     async def _report(self, pod: JsonObject, *, reason: str, message: str) -> None:

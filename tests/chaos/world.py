@@ -241,7 +241,15 @@ class World(Simulation):
         return self._directory / f"{client}.kubeconfig"
 
     def _options(self, client: str) -> list[str]:
-        return [*self._extender_options(), "--port", "0", "--kubeconfig", str(self._kubeconfig(client))]
+        return [
+            *self._extender_options(),
+            "--port",
+            "0",
+            "--pages-port",
+            "0",
+            "--kubeconfig",
+            str(self._kubeconfig(client)),
+        ]
 
     def _plugin_command(self, node: str, root: Path) -> list[str]:
         return [*super()._plugin_command(node, root), "--kubeconfig", str(self._kubeconfig(node))]

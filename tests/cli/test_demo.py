@@ -134,9 +134,9 @@ async def test_a_defect_is_one_line_and_its_trace_is_kept(
     def fail(_: Path) -> None:
         raise RuntimeError("it broke")
 
-    monkeypatch.setattr("playground.manifests.load", fail)
-    monkeypatch.setattr("cli.demo._make_directory", lambda: tmp_path)
-    options: dict[str, Any] = {"once": True, "as_json": False, "manifests": None, "redis_url": None}
+    monkeypatch.setattr("playground.manifests.load_objects", fail)
+    monkeypatch.setattr("cli.demo.make_directory", lambda: tmp_path)
+    options: dict[str, Any] = dict.fromkeys(("manifests", "redis_url", "kubeconfig")) | {"once": True, "as_json": False}
     with Interrupts() as interrupts:
         assert await asyncio.to_thread(run_demo_here, **options, interrupts=interrupts) == 1
     err = capsys.readouterr().err
@@ -159,6 +159,8 @@ async def test_a_temporary_folder_of_a_long_path_is_refused(tmp_path: Path) -> N
     [
         (["--manifests", "/no/such/folder"], "cannot be read"),
         (["--json", "--stay"], "use one of them"),
+        (["--kubeconfig", "k", "--once"], "is for a demo that stays"),
+        (["--kubeconfig", __file__, "--stay"], "name another file"),
         (["--redis-url", "nonsense"], "redis-url"),
         (["--no-such-flag"], "No such option"),
     ],

@@ -361,7 +361,9 @@ class Cluster:
 
 def scheduler_configuration() -> dict[str, Any]:
     """The KubeSchedulerConfiguration of deploy/, without what is TLS' in it."""
-    found: dict[str, Any] = yaml.safe_load((DEPLOY / "kustomize" / "scheduler" / "kube-scheduler-config.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load(
+        (DEPLOY / "kustomize" / "scheduler" / "kube-scheduler-config.yaml").read_text()
+    )
     (extender,) = found["extenders"]
     del extender["enableHTTPS"], extender["tlsConfig"]
     return found

@@ -2,159 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import uuid
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from playground.api.apiserver import ApiServer
-from tests.realcluster import RealControlPlane, missing_binaries
+from tests.playground.controlplanes import Api, pod
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 GPUNODES = "/apis/fracgpu.io/v1alpha1/gpunodes"
-CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gpunodes.fracgpu.io"},
-    "spec": {
-        "group": "fracgpu.io",
-        "scope": "Cluster",
-        "names": {"plural": "gpunodes", "singular": "gpunode", "kind": "GPUNode"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
-
-
-class Api:
-    """A client that knows nothing: bodies in, status and bodies out."""
-
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url = url
-        self._session = session
-        self.namespace = f"test-{uuid.uuid4().hex[:8]}"
-        self.pods = f"/api/v1/namespaces/{self.namespace}/pods"
-
-    async def send(
-        self, method: str, path: str, body: Any = None, *, kind: str = "application/json"
-    ) -> tuple[int, Any]:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
-        headers = {"Content-Type": kind}
-        async with self._session.request(method, self._url + path, data=data, headers=headers) as response:
-            return response.status, json.loads(await response.read())
-
-    async def watch(self, path: str, *, count: int) -> list[dict[str, Any]]:
-        """The first events of a watch."""
-        separator = "&" if "?" in path else "?"
-        found: list[dict[str, Any]] = []
-        async with (
-            asyncio.timeout(10),
-            self._session.get(f"{self._url}{path}{separator}watch=true") as response,
-        ):
-            assert response.status == 200
-            async for line in response.content:
-                found.append(json.loads(line))
-                if len(found) == count:
-                    break
-            # Over TLS a polite close waits for the other side, which goes on streaming.
-            if response.connection is not None and response.connection.transport is not None:
-                response.connection.transport.abort()
-        return found
-
-    async def events(self, path: str, *, count: int) -> list[tuple[str, str]]:
-        """The first events of a watch, as (type, name)."""
-        found = await self.watch(path, count=count)
-        return [(event["type"], event["object"]["metadata"]["name"]) for event in found]
-
-    async def create_pod(self, name: str, **spec: Any) -> dict[str, Any]:
-        code, created = await self.send("POST", self.pods, pod(name, **spec))
-        assert code == 201, created
-        return dict(created)
-
-    async def bind(self, name: str, *, node: str = "n1", **metadata: Any) -> tuple[int, Any]:
-        binding = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": name, **metadata},
-            "target": {"kind": "Node", "name": node},
-        }
-        return await self.send("POST", f"{self.pods}/{name}/binding", binding)
-
-    async def version(self) -> str:
-        _, listed = await self.send("GET", self.pods)
-        return str(listed["metadata"]["resourceVersion"])
-
-
-def pod(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {"containers": [{"name": "c", "image": "x"}], **spec},
-    }
 
 
 def with_resources(name: str, **resources: Any) -> dict[str, Any]:
     return pod(name, containers=[{"name": "c", "image": "x", "resources": resources}])
-
-
-@pytest.fixture(scope="module")
-def real_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealControlPlane]:
-    absent = missing_binaries("etcd", "kube-apiserver")
-    if absent:
-        pytest.skip(absent)
-    plane = RealControlPlane(tmp_path_factory.mktemp("control-plane"))
-    plane.start()
-    plane.define(CRD)
-    yield plane
-    plane.stop()
-
-
-@pytest.fixture(params=["playground", "real"])
-def plane(request: pytest.FixtureRequest) -> RealControlPlane | None:
-    if request.param == "playground":
-        return None
-    found: RealControlPlane = request.getfixturevalue("real_control_plane")
-    return found
-
-
-@pytest.fixture
-async def server(plane: RealControlPlane | None) -> AsyncIterator[ApiServer | None]:
-    if plane is not None:
-        yield None
-        return
-    server = ApiServer()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
-async def api(plane: RealControlPlane | None, server: ApiServer | None) -> AsyncIterator[Api]:
-    if server is not None:
-        connector, headers, url = aiohttp.TCPConnector(), {}, server.url
-    else:
-        assert plane is not None
-        connector = aiohttp.TCPConnector(ssl=plane.client_ssl())
-        headers, url = {"Authorization": f"Bearer {plane.token}"}, plane.url
-    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        api = Api(url, session)
-        await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": api.namespace}})
-        yield api
-        await connector.close(abort_ssl=True)
 
 
 async def test_not_found_and_already_exists_are_statuses(api: Api) -> None:

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from playground.manifests import Manifests, expand, load
+from playground.manifests import Manifests, expand, load, load_objects
 
 TEMPLATE = """
   template:
@@ -196,3 +196,22 @@ def test_a_large_file_without_aliases_is_not_refused() -> None:
 def test_what_json_cannot_carry_is_refused(value: str) -> None:
     [refused] = read(f"x: {value}").refused
     assert refused.message.startswith("file.yaml: ")
+
+
+def test_for_a_cluster_with_controllers_objects_stay_as_they_are_written(tmp_path: Path) -> None:
+    deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 3}\n"
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n"
+    (tmp_path / "a.yaml").write_text(f"{deployment}---\n{service}")
+    (tmp_path / "b.yaml").write_text(
+        "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: x}\n---\n"
+        "apiVersion: v1\nkind: Deployment\nmetadata: {name: y}\n---\n"
+        "apiVersion: v1\nkind: Service\n"
+    )
+    found = load_objects(tmp_path)
+    assert [obj["kind"] for obj in found.objects] == ["Deployment", "Service"]
+    assert found.objects[0]["spec"] == {"replicas": 3}
+    unknown, misversioned, nameless = found.refused
+    assert unknown.name == "x"
+    assert unknown.message.startswith("b.yaml: kind DaemonSet is not known to the playground; it has ConfigMap, ")
+    assert misversioned.message == "b.yaml: Deployment must have apiVersion: apps/v1, not 'v1'"
+    assert nameless.message == "b.yaml: metadata must be an object with a name"

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from playground.api.patches import apply_owned, json_patch, merge_patch, owned_fields, strategic_merge_patch
+from playground.api.applying import apply_owned, owned_fields
+from playground.api.patches import json_patch, merge_patch
+from playground.api.schemas import schema_of
+from playground.api.strategic import strategic_merge_patch
 from playground.cluster import ApiStatusError
 
 MERGES: dict[str, tuple[Any, Any, Any]] = {
@@ -33,7 +36,7 @@ def test_strategic_merge_joins_containers_and_conditions_by_key() -> None:
         }
     }
     want = {"spec": {"containers": [{"name": "a", "image": "y", "tty": True}, {"name": "c"}]}}
-    assert strategic_merge_patch(pod, patch) == want
+    assert strategic_merge_patch(pod, patch, schema=schema_of("pods")) == want
 
 
 JSON_PATCHES: dict[str, tuple[Any, list[dict[str, Any]], Any]] = {
@@ -81,5 +84,53 @@ def test_apply_removes_only_what_the_manager_had_named() -> None:
     first = {"spec": {"mine": {"x": 1, "y": 2}, "list": [1]}}
     live = {"spec": {"mine": {"x": 1, "y": 2}, "list": [1], "theirs": 3}}
     second = {"spec": {"mine": {"x": 5}}}
-    assert apply_owned(live, second, owned=owned_fields(first)) == {"spec": {"mine": {"x": 5}, "theirs": 3}}
-    assert apply_owned(live, {}, owned=owned_fields(first)) == {"spec": {"theirs": 3}}
+    owned = owned_fields(first, schema={})
+    assert apply_owned(live, second, owned=owned, schema={}) == {"spec": {"mine": {"x": 5}, "theirs": 3}}
+    assert apply_owned(live, {}, owned=owned, schema={}) == {"spec": {"theirs": 3}}
+
+
+def test_apply_takes_items_away_by_their_key() -> None:
+    schema = schema_of("pods")
+    env = [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
+    first = {"spec": {"containers": [{"name": "c", "image": "x", "env": env}]}}
+    live = {"spec": {"containers": [{"name": "c", "image": "x", "env": env, "tty": True}, {"name": "theirs"}]}}
+    second = {"spec": {"containers": [{"name": "c", "image": "y", "env": env[:1]}]}}
+    applied = apply_owned(live, second, owned=owned_fields(first, schema=schema), schema=schema)
+    want = [{"name": "c", "image": "y", "env": env[:1], "tty": True}, {"name": "theirs"}]
+    assert applied == {"spec": {"containers": want}}
+
+
+STRATEGIC: dict[str, tuple[Any, Any, Any]] = {
+    "a strategy of another type drops what belonged to the first": (
+        {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}},
+        {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}},
+        {"strategy": {"type": "Recreate"}},
+    ),
+    "containers of a template come in the order that is asked for": (
+        {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}}},
+        {"template": {"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}]}}},
+        {"template": {"spec": {"containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}]}}},
+    ),
+    "a list without a key is replaced whole": (
+        {"template": {"spec": {"containers": [{"name": "a", "args": ["x", "y"]}]}}},
+        {"template": {"spec": {"containers": [{"name": "a", "args": ["z"]}]}}},
+        {"template": {"spec": {"containers": [{"name": "a", "args": ["z"]}]}}},
+    ),
+    "everything may be replaced": (
+        {"replicas": 1, "paused": True},
+        {"$patch": "replace", "replicas": 2},
+        {"replicas": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRATEGIC)
+def test_strategic_merge_of_a_deployment(case: str) -> None:
+    spec, patch, want = STRATEGIC[case]
+    assert strategic_merge_patch({"spec": spec}, {"spec": patch}, schema=schema_of("deployments")) == {"spec": want}
+
+
+def test_strategic_merge_of_finalizers_takes_single_values_away() -> None:
+    patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}}
+    patched = strategic_merge_patch({"metadata": {"finalizers": ["a", "b"]}}, patch, schema=schema_of("pods"))
+    assert patched == {"metadata": {"finalizers": ["b", "c"]}}

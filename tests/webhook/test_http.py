@@ -181,8 +181,7 @@ async def test_the_process_serves_says_where_and_ends_when_asked(
 ) -> None:
     ready_file = tmp_path / "ready.json"
     flags = (
-        f"--port 0 --no-metrics --tls-cert {tls[0]} --tls-key {tls[1]} --memory-unit-mib 1024 "
-        f"--ready-file {ready_file}"
+        f"--port 0 --no-metrics --tls-cert {tls[0]} --tls-key {tls[1]} --memory-unit-mib 1024 --ready-file {ready_file}"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "webhook", *flags.split(), stderr=asyncio.subprocess.PIPE

@@ -88,8 +88,8 @@ class CertificateSecret:
         found = next(iter(self._reflector.objects.values()), None)
         if found is None:
             raise UnavailableError(
-                f"{self._subject} does not exist; apply deploy/kustomize/webhook/secret.yaml, which makes it empty, or name "
-                "another one by --tls-secret"
+                f"{self._subject} does not exist; apply deploy/kustomize/webhook/secret.yaml, which makes it empty, or "
+                "name another one by --tls-secret"
             )
         if self._written is not None and self._written[0] == found.metadata.resource_version:
             return self._written[1]  # our own write, of which the watch has not told yet
