@@ -59,10 +59,9 @@ def chosen(cluster: Cluster, *, nodes: Sequence[str]) -> Picture:
 def drawn(picture: Picture, console: Console, *, output: Output) -> Group:
     """The picture for a person, with the pods where they were asked for, or all of it fits on the terminal."""
     bar_width = WIDTH // 2 if console.is_terminal and console.width < _NARROW else WIDTH
-    wide = draw(picture, with_pods=True, bar_width=bar_width)
-    fits = (
-        console.is_terminal
-        and lines_of(picture, with_pods=True) < console.height
-        and max(map(least_width, wide.renderables)) <= console.width
-    )
-    return wide if fits or output is Output.WIDE else draw(picture, with_pods=False, bar_width=bar_width)
+    may_fit = console.is_terminal and lines_of(picture, with_pods=True) < console.height
+    if may_fit or output is Output.WIDE:
+        wide = draw(picture, with_pods=True, bar_width=bar_width)
+        if output is Output.WIDE or max(map(least_width, wide.renderables)) <= console.width:
+            return wide
+    return draw(picture, with_pods=False, bar_width=bar_width)
