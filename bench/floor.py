@@ -86,7 +86,7 @@ async def _serve(stop: asyncio.Event) -> None:
         if settings.kubeconfig is not None:
             kube = await KubeClient.connect(kubeconfig=settings.kubeconfig)
             stack.push_async_callback(kube.close)
-        server = HttpServer(create_floor(kube), host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+        server = HttpServer(create_floor(kube), host="127.0.0.1", port=0)
         await server.start()
         stack.push_async_callback(server.stop)
         announce_ready(server.url, ready_file=settings.ready_file)

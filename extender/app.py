@@ -7,6 +7,7 @@ where something is wrong, because kube-scheduler does not read the body of anyth
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -79,6 +80,8 @@ class _Face:
         try:
             body = await self._bodies.read(Request(scope, receive))
         except BodyError as exc:
+            if exc.status == HTTPStatus.BAD_REQUEST:
+                return  # the client went away
             self._note(exc)
             status, answer = self._failed(str(exc))
             headers.append((b"connection", b"close"))  # what else the client sends is not read

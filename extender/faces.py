@@ -64,10 +64,12 @@ class Faces:
 
     async def __aenter__(self) -> Self:
         """Begin to serve."""
-        for server in (self._verbs, self._pages):
-            await server.start()
-            self._stack.push_async_callback(server.stop)
-        self._stack.callback(self._feed.close)  # first: nobody else would end what readers follow
+        async with AsyncExitStack() as stack:
+            for server in (self._verbs, self._pages):
+                await server.start()
+                stack.push_async_callback(server.stop)
+            stack.callback(self._feed.close)  # first: nobody else would end what readers follow
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,4 +102,4 @@ class Faces:
             )
             self._certificates.append(certificate)
             tls = certificate.context
-        return HttpServer(app, host=host, port=port, tls_cert=None, tls_key=None, tls=tls)
+        return HttpServer(app, host=host, port=port, tls=tls)

@@ -22,7 +22,7 @@ def check_plotting() -> None:
     except ImportError as exc:
         raise SettingError(
             "--plot needs matplotlib, which is not installed; install fracgpu with its extra replay "
-            '(pip install "fracgpu[replay]"), or leave --plot out'
+            "(pip install '.[replay]' in the repository), or leave --plot out"
         ) from exc
 
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fracgpu.process.running import announce_ready, prepare_process, run_service
 from fracgpu.process.serving import HttpServer
 from fracgpu.process.settings import ServiceSettings
+from fracgpu.process.tls import ServerCertificate
 from playground.api.admission import Admission
 from playground.api.faults import BindingFaults
 from playground.api.http_api import HttpApi
@@ -68,9 +69,8 @@ async def _serve(stop: asyncio.Event) -> None:
     settings = ApiServerSettings.load(sys.argv[1:])
     prepare_process(settings)
     async with contextlib.AsyncExitStack() as stack:
-        server = HttpServer(
-            _create_app(), host="127.0.0.1", port=0, tls_cert=settings.tls_cert, tls_key=settings.tls_key
-        )
+        certificate = ServerCertificate(cert=settings.tls_cert, key=settings.tls_key)
+        server = HttpServer(_create_app(), host="127.0.0.1", port=0, tls=certificate.context)
         await server.start()
         stack.push_async_callback(server.stop)
         announce_ready(server.url, ready_file=settings.ready_file)

@@ -53,8 +53,6 @@ async def _serve(stop: asyncio.Event) -> None:
         create_floor(),
         host="127.0.0.1",
         port=0,
-        tls_cert=None,
-        tls_key=None,
         tls=Handshakes(pair).context,
     )
     await server.start()

@@ -3,11 +3,11 @@
 Everything here is read-only. Verbs are `extender.app`'s part, on another port.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
@@ -17,11 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from extender.callers import PROBES
-from extender.pages.feed import MAX_READERS, Feed
+from extender.pages.feed import MAX_READERS, Feed, Reader
 from extender.pages.limits import RateLimit
-from extender.probes import add_probes
-from extender.verbs import Extender
+from extender.placement.explaining import Explanation
+from extender.probes import Readiness, add_probes
 from fracgpu.errors import UnavailableError
+from fracgpu.process.serving import hang_up
 
 _STATIC: Final = Path(__file__).parent / "static"
 _HEADERS: Final = {
@@ -36,9 +37,18 @@ _HEADERS: Final = {
 }
 _PER_SECOND: Final = 50.0
 _BURST: Final = 500.0
+_UNREAD_SECONDS: Final = 30.0  # for which a reader may leave what it was sent where it is
 
 
-def create_pages(extender: Extender, *, feed: Feed, metrics: ASGIApp, limit: RateLimit | None = None) -> ASGIApp:
+class Explaining(Readiness, Protocol):
+    """What can say why a pod waits (see `extender.verbs.Extender`)."""
+
+    async def explain(self, namespace: str, name: str) -> Explanation | None:
+        """Where a pod is or why it waits; None for a pod that is not there or asks for no GPU."""
+        ...
+
+
+def create_pages(extender: Explaining, *, feed: Feed, metrics: ASGIApp, limit: RateLimit | None = None) -> ASGIApp:
     """Build the app of the pages port.
 
     Args:
@@ -72,7 +82,7 @@ def create_pages(extender: Extender, *, feed: Feed, metrics: ASGIApp, limit: Rat
     return _Doorman(app, limit=limit or RateLimit(per_second=_PER_SECOND, burst=_BURST))
 
 
-def create_probes(extender: Extender) -> ASGIApp:
+def create_probes(extender: Readiness) -> ASGIApp:
     """Build the app of the pages port where pages are closed."""
     app = FastAPI(title="fracgpu extender", openapi_url=None)
     add_probes(app, extender)
@@ -81,24 +91,43 @@ def create_probes(extender: Extender) -> ASGIApp:
 
 def _add_picture(app: FastAPI, feed: Feed) -> None:
     @app.get("/v1/cluster")
-    async def cluster() -> StreamingResponse:
+    async def cluster() -> Response:
         """Who has which part of which GPU, and who waits and why."""
-        return StreamingResponse(_closing(feed.picture), media_type="application/json")
+        return _look(feed, lambda _: feed.picture(), media_type="application/json")
 
     @app.get("/v1/cluster/changes")
     async def changes() -> Response:
         """The same, and what changes of it, as server-sent events."""
-        if not feed.has_room:
-            sentence = f"{MAX_READERS} readers follow the changes already, which is all that there is room for"
-            return JSONResponse({"error": sentence}, status_code=503, headers={"retry-after": "30"})
-        return StreamingResponse(_closing(feed.changes), media_type="text/event-stream")
+        return _look(feed, feed.changes, media_type="text/event-stream")
 
 
-async def _closing(parts: Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
-    """The same parts; what gives them ends when the reader goes away, and not whenever it is collected."""
-    async with aclosing(parts()) as found:  # type: ignore[type-var]
-        async for part in found:
-            yield part
+def _look(feed: Feed, parts: Callable[[Reader], AsyncIterator[bytes]], *, media_type: str) -> Response:
+    reader = feed.join()
+    if reader is None:
+        sentence = f"{MAX_READERS} readers are there already, which is all that there is room for; try again"
+        return JSONResponse({"error": sentence}, status_code=503, headers={"retry-after": "30"})
+    return _Stream(parts(reader), on_end=lambda: feed.leave(reader), media_type=media_type)
+
+
+class _Stream(StreamingResponse):
+    """An answer in parts, to somebody who has to read them; `on_end` is called when it ends, however it does."""
+
+    def __init__(self, parts: AsyncIterator[bytes], *, on_end: Callable[[], None], media_type: str) -> None:
+        super().__init__(parts, media_type=media_type)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(_UNREAD_SECONDS):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        except TimeoutError:
+            hang_up(scope)
+            await asyncio.sleep(0)  # else the server would take it for an answer that was left unfinished
+        finally:
+            self._on_end()
 
 
 class _Doorman:

@@ -6,6 +6,7 @@ reader has not taken yet is replaced by what is newer.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from fracgpu.names import NodeName
 from fracgpu.pods import Pod
 
 MAX_READERS: Final = 32
-"""Who follow changes at the same time."""
+"""Who may look at the same time."""
 
 _TICK_SECONDS: Final = 1.0
 _REASONS_TICKS: Final = 5  # until it is asked again why the same pods wait
@@ -27,12 +28,14 @@ _NODES: Final = 20  # nodes drawn in one go: some 1 ms
 _BREATH_SECONDS: Final = 0.001  # after that, of a whole picture
 _PODS: Final = 500  # pods looked at in one go
 _CHUNK_BYTES: Final = 64 * 2**10
+_logger = logging.getLogger(__name__)
 
 
 class Reader:
-    """One who follows the changes."""
+    """One who looks at the cluster."""
 
     def __init__(self) -> None:
+        self.is_new = True  # and has not been told who waits, but by the picture
         self.nodes: dict[NodeName, bytes | None] = {}  # node -> how it looks now; None where it is gone
         self.waiting: bytes | None = None  # who waits now; None where that has not changed
         self.news = asyncio.Event()
@@ -62,12 +65,25 @@ class Feed:
         self._waiting: bytes = b""  # as it was told last
         self._waiting_pods: list[Pod] = []  # of whom that was
         self._ticks = 0  # since then
+        self._pen = asyncio.Lock()  # whoever draws: all of them together leave half of the time to others
         self._closing = asyncio.Event()
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more may follow the changes."""
-        return len(self._readers) < MAX_READERS
+    def readers(self) -> int:
+        """How many look."""
+        return len(self._readers)
+
+    def join(self) -> Reader | None:
+        """Be one of those who look, until `leave`; None where there is no room for one more."""
+        if len(self._readers) >= MAX_READERS:
+            return None
+        reader = Reader()
+        self._readers.add(reader)
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """Make room for another."""
+        self._readers.discard(reader)
 
     async def run(self) -> None:
         """Tell the readers of changes, until cancelled."""
@@ -76,7 +92,10 @@ class Feed:
             touched = set(self._index.touched)
             self._index.touched.clear()
             if self._readers:
-                await self._tell(touched)
+                try:
+                    await self._tell(touched)
+                except Exception:  # whatever is wrong with a picture, pods are placed without it
+                    _logger.exception("defect", extra={"nodes": len(touched)})
 
     def close(self) -> None:
         """End what readers follow, so that the server can stop."""
@@ -87,13 +106,14 @@ class Feed:
     async def picture(self) -> AsyncIterator[bytes]:
         """The whole cluster as JSON (see `extender.picture.Picture`), in pieces."""
         part = bytearray(b'{"memoryUnitMiB":%d,"nodes":[' % self._index.unit)
-        is_first = True
-        for count, name in enumerate(sorted(self._index.nodes), start=1):
-            drawn = self._draw(name)
-            if drawn is not None:
-                part += drawn if is_first else b"," + drawn
-                is_first = False
-            if count % _NODES == 0:
+        separator = b""
+        names = sorted(self._index.nodes)
+        for begin in range(0, len(names), _NODES):
+            async with self._pen:
+                for drawn in map(self._draw, names[begin : begin + _NODES]):
+                    if drawn is not None:
+                        part += separator + drawn
+                        separator = b","
                 await asyncio.sleep(_BREATH_SECONDS)
             if len(part) > _CHUNK_BYTES:
                 yield bytes(part)
@@ -103,26 +123,24 @@ class Feed:
         part += b"}"
         yield bytes(part)
 
-    async def changes(self) -> AsyncIterator[bytes]:
-        """Server-sent events: the whole picture, then what changes, as long as anybody reads."""
-        reader = Reader()
-        self._readers.add(reader)  # first, so that nothing is lost that changes while the picture is drawn
-        try:
-            yield b"retry: 2000\nevent: picture\ndata: "
-            async for part in self.picture():
-                yield part
-            yield b"\n\n"
-            while not self._closing.is_set():
-                try:
-                    async with asyncio.timeout(_ALIVE_SECONDS):
-                        await reader.news.wait()
-                except TimeoutError:
-                    yield b": alive\n\n"
-                    continue
-                if not self._closing.is_set():
-                    yield b"event: change\ndata: %b\n\n" % reader.take()
-        finally:
-            self._readers.discard(reader)
+    async def changes(self, reader: Reader) -> AsyncIterator[bytes]:
+        """Server-sent events: the whole picture, then what changes, as long as anybody reads.
+
+        The reader has joined before, so that nothing is lost that changes while the picture is drawn.
+        """
+        yield b"retry: 2000\nevent: picture\ndata: "
+        async for part in self.picture():
+            yield part
+        yield b"\n\n"
+        while not self._closing.is_set():
+            try:
+                async with asyncio.timeout(_ALIVE_SECONDS):
+                    await reader.news.wait()
+            except TimeoutError:
+                yield b": alive\n\n"
+                continue
+            if not self._closing.is_set():
+                yield b"event: change\ndata: %b\n\n" % reader.take()
 
     async def _tell(self, touched: set[NodeName]) -> None:
         for count, name in enumerate(sorted(touched), start=1):
@@ -133,9 +151,10 @@ class Feed:
                 await asyncio.sleep(0)
         is_new = await self._draw_waiting_again()
         for reader in self._readers:
-            if is_new:
-                reader.waiting = self._waiting
-            if is_new or touched:
+            if is_new or reader.is_new:
+                reader.waiting, reader.is_new = self._waiting, False
+                reader.news.set()
+            if touched:
                 reader.news.set()
 
     def _draw(self, name: NodeName) -> bytes | None:
@@ -168,9 +187,10 @@ class Feed:
         drawn = []
         for count, pod in enumerate(pods, start=1):
             known = len(reasons)
-            drawn.append(waiting_picture(self._index, pod, reasons=reasons))
-            if len(reasons) > known:
-                await asyncio.sleep(_PAUSE_SECONDS)
-            elif count % _PODS == 0:
+            async with self._pen:
+                drawn.append(waiting_picture(self._index, pod, reasons=reasons))
+                if len(reasons) > known:
+                    await asyncio.sleep(_PAUSE_SECONDS)
+            if count % _PODS == 0:
                 await asyncio.sleep(0)
         return msgspec.json.encode(drawn)

@@ -12,7 +12,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
@@ -25,6 +24,7 @@ _GRACE_SECONDS: Final = 5  # for requests under way when we stop; kube-scheduler
 _BACKLOG: Final = 2048
 _MAX_HEAD_BYTES: Final = 64 * 2**10  # of a request: its line and headers
 _CLIENT_NAMES: Final = "client_names"
+_ABORT: Final = "abort"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (address to listen on -> to be reached at)
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +63,11 @@ def client_names(scope: Mapping[str, Any]) -> frozenset[str] | None:
     return found
 
 
+def hang_up(scope: Mapping[str, Any]) -> None:
+    """End the connection of a request at once, for a client that does not read its answer."""
+    scope["state"][_ABORT]()
+
+
 class HttpServer:
     """Serves an ASGI app between `start` and `stop`.
 
@@ -70,9 +75,7 @@ class HttpServer:
         app: any ASGI app with lifespan events, such as FastAPI.
         host: the address to listen on.
         port: 0 takes a free one.
-        tls_cert: PEM file with the certificate chain; None, and `tls_key` too, for plain HTTP.
-        tls_key: PEM file with the certificate's key.
-        tls: what to listen with instead of the two files, for a certificate that changes while we serve.
+        tls: what to listen with (see `fracgpu.process.tls`); None for plain HTTP.
     """
 
     def __init__(
@@ -81,15 +84,11 @@ class HttpServer:
         *,
         host: str,
         port: int,
-        tls_cert: Path | None,
-        tls_key: Path | None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._app = app
         self._host = host
         self._port = port
-        self._tls_cert = tls_cert
-        self._tls_key = tls_key
         self._tls = tls
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -103,7 +102,7 @@ class HttpServer:
     def url(self) -> str:
         """Where this machine reaches the server."""
         host = _WILDCARDS.get(self._host, self._host)
-        scheme = "https" if self._tls_cert or self._tls else "http"
+        scheme = "https" if self._tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     async def start(self) -> None:
@@ -134,8 +133,6 @@ class HttpServer:
             await self._task
 
     def _config(self) -> uvicorn.Config:
-        if (self._tls_cert is None) != (self._tls_key is None):
-            raise SettingError("for TLS both the certificate and its key are needed, and only one of them is set")
         tls = self._tls
         config = uvicorn.Config(
             self._app,
@@ -150,16 +147,9 @@ class HttpServer:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             backlog=_BACKLOG,
-            ssl_certfile=self._tls_cert,
-            ssl_keyfile=self._tls_key,
             ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
         )
-        try:
-            config.load()
-        except OSError as exc:  # ssl.SSLError is one
-            raise SettingError(
-                f"the TLS certificate {self._tls_cert} and key {self._tls_key} cannot be used together: {exc}"
-            ) from exc
+        config.load()
         return config
 
     def _listen(self) -> socket.socket:
@@ -173,29 +163,34 @@ class HttpServer:
 class _Protocol(HttpToolsProtocol):
     """One connection: bounds the head of each request, and tells the app who the client is."""
 
-    _head_bytes: int | None = 0  # read of a head that is not whole yet; None from then on
+    _dry_bytes = 0  # read since anything was whole: a head, a piece of a body, a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
+        self.app_state = {**self.app_state, _ABORT: transport.abort}
         if tls is not None and (certificate := tls.getpeercert()):
-            self.app_state = {**self.app_state, _CLIENT_NAMES: _names_in(certificate)}
+            self.app_state[_CLIENT_NAMES] = _names_in(certificate)
 
     def data_received(self, data: bytes) -> None:
-        # httptools keeps a header until it is whole, whatever its length: one client could have us read for ever.
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
+        # httptools keeps a header until it is whole, whatever its length, and likewise what follows a body in chunks:
+        # one client could have us read for ever.
+        self._dry_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._dry_bytes > _MAX_HEAD_BYTES:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = None
+        self._dry_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._dry_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._head_bytes = 0
+        self._dry_bytes = 0
 
 
 def _names_in(certificate: Mapping[str, Any]) -> frozenset[str]:

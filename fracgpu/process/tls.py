@@ -34,7 +34,9 @@ class NewestContext:
         # OpenSSL asks by this one, and verifies by the CAs of the context that is handed over.
         self.context.verify_mode = first.verify_mode
         if first.verify_mode != ssl.CERT_NONE:
-            self.context.num_tickets = 0  # a resumed session would not be asked for a certificate again
+            # A resumed session would not be asked for a certificate again; older versions resume without tickets too.
+            self.context.minimum_version = ssl.TLSVersion.TLSv1_3
+            self.context.num_tickets = 0
         self.context.sni_callback = self._hand_over  # called at every handshake, whether or not it names a server
 
     def use(self, context: ssl.SSLContext) -> None:

@@ -51,6 +51,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a policy that does not exist": ({"extender": {"policy": "best"}}, "/extender/policy"),
     "a number as text": ({"memoryUnitMiB": "512"}, "/memoryUnitMiB"),
     "no strategy": ({"plugin": {"deviceListStrategy": []}}, "/plugin/deviceListStrategy"),
+    "an image without a tag": ({"scheduler": {"image": "kube-scheduler"}}, "/scheduler/image"),
+    "an effect that does not exist": ({"webhook": {"podTolerations": ["a:NoSched"]}}, "/webhook/podTolerations/0"),
     "a relative path": ({"plugin": {"mpsRoot": "run/mps"}}, "/plugin/mpsRoot"),
     "a URL of something else": ({"redis": {"external": {"url": "http://redis"}}}, "/redis/external/url"),
     "an address that is no CIDR": ({"networkPolicies": {"apiServerCIDRs": ["10.0.0.1"]}}, "apiServerCIDRs/0"),

@@ -111,7 +111,7 @@ async def replica(plane: RealControlPlane, clock: Clock) -> AsyncIterator[Replic
         )
         await certificates.start()
         app = hanging_up(create_app(Policy(), missing=certificates.missing))
-        server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, tls=certificates.context)
+        server = HttpServer(app, host="127.0.0.1", port=0, tls=certificates.context)
         await server.start()
         stack.push_async_callback(server.stop)
         async with asyncio.TaskGroup() as tasks:

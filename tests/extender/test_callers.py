@@ -67,7 +67,7 @@ async def serving(
     app: ASGIApp, files: Files, *, clients: ssl.VerifyMode = ssl.CERT_REQUIRED
 ) -> AsyncIterator[tuple[str, ServerCertificate]]:
     certificate = ServerCertificate(cert=files.cert, key=files.key, client_ca=files.client_ca, clients=clients)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, tls=certificate.context)
+    server = HttpServer(app, host="127.0.0.1", port=0, tls=certificate.context)
     await server.start()
     try:
         yield server.url, certificate
@@ -153,10 +153,16 @@ async def test_a_renewed_certificate_and_a_replaced_authority_are_used_without_a
             await call(url, files.client("a"))
 
 
-async def test_a_session_is_not_resumed_past_a_replaced_authority(files: Files) -> None:
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_is_not_resumed_past_a_replaced_authority(files: Files, version: ssl.TLSVersion) -> None:
     async with serving(Guard(ANSWER, asks_certificate=True), files) as (url, certificate):
         port = int(url.rpartition(":")[2])
         context = files.client("a")
+        context.maximum_version = version
+        if version is ssl.TLSVersion.TLSv1_2:
+            with pytest.raises(ssl.SSLError):
+                await asyncio.to_thread(_tls_session, port, context)
+            return
         session = await asyncio.to_thread(_tls_session, port, context)
         trustme.CA().cert_pem.write_to_path(files.client_ca)
         certificate.look()

@@ -77,7 +77,7 @@ class Served:
         served = cls()
         extender: Any = NotImplemented  # nothing asks it here
         pages = create_pages(extender, feed=served.feed, metrics=PlainTextResponse("metrics"), limit=limit)
-        server = HttpServer(pages, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+        server = HttpServer(pages, host="127.0.0.1", port=0)
         async with AsyncExitStack() as stack:
             await server.start()
             stack.push_async_callback(server.stop)
@@ -144,16 +144,67 @@ async def test_a_reader_who_was_slow_gets_what_is_newest_once() -> None:
 
 async def test_readers_are_bounded_and_make_room_when_they_go() -> None:
     async with Served.running() as served:
+        url = f"{served.url}/v1/cluster/changes"
         async with AsyncExitStack() as stack:
-            readers = [await served.follow(stack) for _ in range(MAX_READERS)]
-            for reader in readers:
-                await reader.picture()
-            status, text = await served.get("/v1/cluster/changes")
+            at_once = [stack.enter_async_context(served.http.get(url)) for _ in range(3 * MAX_READERS)]
+            statuses = [answer.status for answer in await asyncio.gather(*at_once)]
+            assert (statuses.count(200), statuses.count(503)) == (MAX_READERS, 2 * MAX_READERS)
+            status, text = await served.get("/v1/cluster")
             assert status == 503
-            assert b"32 readers follow the changes already" in text
-        async with asyncio.timeout(10), AsyncExitStack() as stack:
-            while (await stack.enter_async_context(served.http.get(f"{served.url}/v1/cluster/changes"))).status == 503:
+            assert b"32 readers are there already" in text
+        async with asyncio.timeout(10):
+            while (await served.get("/v1/cluster"))[0] == 503:
                 pass
+
+
+async def test_who_asks_for_the_picture_alone_makes_room_again() -> None:
+    async with Served.running(limit=RateLimit(per_second=1000, burst=1000)) as served:
+        assert {(await served.get("/v1/cluster"))[0] for _ in range(2 * MAX_READERS)} == {200}
+
+
+async def test_a_pod_that_stopped_waiting_while_a_reader_came_is_not_left_there() -> None:
+    async with Served.running() as served, AsyncExitStack() as stack:
+        served.pods = [pod("large", units=81)]
+        first = await served.follow(stack)
+        await first.picture()
+        served.pods = []
+        assert (await first.change()).waiting == []
+
+        served.pods = [pod("large", units=81)]
+        second = await served.follow(stack)
+        assert [one.name for one in (await second.picture()).waiting] == ["large"]
+        served.pods = []  # before anybody was told that it waits
+        assert (await second.change()).waiting == []
+
+
+async def test_a_picture_that_cannot_be_drawn_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with Served.running() as served, AsyncExitStack() as stack:
+        reader = await served.follow(stack)
+        await reader.picture()
+        await reader.change()
+        odd: Any = NotImplemented
+        served.pods = [odd]
+        async with asyncio.timeout(10):
+            while "defect" not in caplog.text:
+                await served.get("/healthz")
+        served.pods = [pod("large", units=81)]
+        assert [one.name for one in (await reader.change()).waiting or ()] == ["large"]
+
+
+async def test_a_reader_who_reads_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extender.pages.app._UNREAD_SECONDS", 0.2)
+    async with Served.running() as served:
+        for number in range(2000):  # more than the system's own buffers take
+            served.index.put_node(gpu_node(f"node-{number}", f"GPU-{number}-{'x' * 5000}"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
+        writer.write(b"GET /v1/cluster/changes HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            async with asyncio.timeout(30):
+                await reader.readuntil(b"\r\n\r\n")  # and no more
+                while served.feed.readers:
+                    await served.get("/healthz")
+        finally:
+            writer.close()
 
 
 async def test_readers_do_not_keep_the_server_from_ending() -> None:
@@ -202,7 +253,7 @@ async def test_only_the_page_s_own_files_are_served(path: str) -> None:
 async def test_closed_pages_leave_probes_alone(replicas: tuple[Replica, Replica]) -> None:
     (replica, _) = replicas
     app = create_probes(replica.extender)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=0)
     await server.start()
     try:
         async with aiohttp.ClientSession() as http:

@@ -1,24 +1,29 @@
 """The HTTP server inside a running loop."""
 
+import asyncio
 import json
 import signal
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import trustme
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.process.running import announce_ready
 from fracgpu.process.serving import HttpServer
+from fracgpu.process.tls import ServerCertificate
 from tests.process.service import app
 
 
-def make_server(*, app: Any = app, port: int = 0, cert: Path | None = None, key: Path | None = None) -> HttpServer:
-    return HttpServer(app, host="127.0.0.1", port=port, tls_cert=cert, tls_key=key)
+def make_server(*, app: Any = app, port: int = 0, tls: ssl.SSLContext | None = None) -> HttpServer:
+    return HttpServer(app, host="127.0.0.1", port=port, tls=tls)
 
 
 async def test_port_0_takes_a_free_port_and_tells_it() -> None:
@@ -74,7 +79,7 @@ def issue(directory: Path, name: str) -> tuple[Path, Path, trustme.CA]:
 
 async def test_tls(tmp_path: Path) -> None:
     cert, key, authority = issue(tmp_path, "one")
-    server = make_server(cert=cert, key=key)
+    server = make_server(tls=ServerCertificate(cert=cert, key=key).context)
     await server.start()
     context = ssl.create_default_context()
     authority.configure_trust(context)
@@ -83,15 +88,66 @@ async def test_tls(tmp_path: Path) -> None:
     await server.stop()
 
 
-async def test_tls_files_that_do_not_work(tmp_path: Path) -> None:
+def test_tls_files_that_do_not_work(tmp_path: Path) -> None:
     cert, key, _ = issue(tmp_path, "one")
     _, other_key, _ = issue(tmp_path, "two")
     with pytest.raises(SettingError, match=r"one.pem and key .*two.key cannot be used together"):
-        await make_server(cert=cert, key=other_key).start()
+        ServerCertificate(cert=cert, key=other_key)
     with pytest.raises(SettingError, match="absent"):
-        await make_server(cert=tmp_path / "absent", key=key).start()
-    with pytest.raises(SettingError, match="only one of them is set"):
-        await make_server(cert=cert).start()
+        ServerCertificate(cert=tmp_path / "absent", key=key)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nX-Long: ", b"a" * 4096),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\n", b"X-Many: a\r\n" * 400),
+        (b"GET /", b"a" * 4096),
+        (b"POST /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: a\r\n" * 400),
+        (b"POST /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a" * 4096),
+    ],
+    ids=["a header", "headers", "a path", "trailers", "a chunk's extension"],
+)
+async def test_what_never_ends_is_hung_up_on(beginning: bytes, piece: bytes) -> None:
+    server = make_server()
+    await server.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(beginning)
+        with pytest.raises(ConnectionError):
+            await _flood(writer, piece)
+    finally:
+        writer.close()
+        await server.stop()
+
+
+async def _flood(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    for _ in range(5000):  # 20 MB: far more than the system's own buffers take
+        writer.write(piece)
+        await writer.drain()
+
+
+async def test_a_long_body_in_small_pieces_is_read() -> None:
+    async def counting(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        size = len(await request.body())
+        await PlainTextResponse(str(size))(scope, receive, send)
+
+    server = make_server(app=counting)
+    await server.start()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(300):
+            yield b"x" * 1000
+
+    try:
+        async with aiohttp.ClientSession() as session, session.post(server.url, data=pieces()) as response:
+            assert await response.text() == "300000"
+    finally:
+        await server.stop()
 
 
 def test_ready_is_a_file_that_appears_whole(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ export class Room {
     this.#body.append(...this.#rows.map(({ row }) => row));
     element.append(
       make("table", "room-table", {}, make("thead", "", {}, make("tr", "", {}, ...head)), this.#body),
-      make("p", "hint", {}, "How often a pod of each size fits on one GPU, and how much of the free memory it could use: the rest lies in pieces that are too small."),
+      make("p", "hint", {}, "How often a pod of each size fits on one GPU, and how much of the free memory it could use: the rest is left over, in pieces too small for one more."),
     );
   }
 
