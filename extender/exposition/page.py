@@ -32,11 +32,14 @@ from extender.index import Index
 from extender.ledger.claims import ClaimState
 from extender.metrics import Metrics
 from extender.reconciler import Reconciler
+from fracgpu.process.serving import hang_up
 
 _NODES: Final = 20  # that are looked at in one go
 _LINES: Final = 500  # that are made in one go
 _CLAIMS: Final = 2000  # that are counted in one go
 _BLOCK: Final = 2**19  # bytes that are compressed in one go, in a thread
+_AT_ONCE: Final = 3
+_UNREAD_SECONDS: Final = 3.0  # for which a reader may leave what it was sent where it is, while others wait
 _LONGEST_SECONDS: Final = 30.0  # Prometheus gives up after 10 by default, and others want to read too
 _FASTEST: Final = 1
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -63,7 +66,8 @@ class MetricsPage:
         self._reconciler = reconciler
         self._waiting = WaitingPods(index=index, reconciler=reconciler)
         self._seconds = seconds
-        self._turn = asyncio.Lock()  # one at a time: whoever may read the page may not keep us busy with it
+        # Few at a time: whoever may read the page may not keep us busy with it.
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def __call__(
         self,
@@ -79,12 +83,15 @@ class MetricsPage:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if scope["method"] != "HEAD":
             try:
-                async with asyncio.timeout(self._seconds), self._turn:
+                async with asyncio.timeout(self._seconds), self._turns:
                     async for part in _compressed(self.parts()) if is_compressed else self.parts():
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                        async with asyncio.timeout(_UNREAD_SECONDS):
+                            await send({"type": "http.response.body", "body": part, "more_body": True})
             except TimeoutError:
-                _logger.warning("metrics were read too slowly", extra={"seconds": self._seconds})
-                return  # not to its end, by which the reader knows
+                _logger.warning("metrics were read too slowly", extra={"address": (scope.get("client") or [""])[0]})
+                hang_up(scope)
+                await asyncio.sleep(0)  # else the server would take it for an answer that was left unfinished
+                return
         await send({"type": "http.response.body", "body": b""})
 
     async def parts(self) -> AsyncIterator[bytes]:

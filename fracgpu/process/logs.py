@@ -63,4 +63,5 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
 
 def _shown(value: object) -> str:
     text = str(value)
-    return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
+    # What cannot be printed could steer the terminal.
+    return repr(text) if not text or not text.isprintable() or any(c in " \"'=" for c in text) else text

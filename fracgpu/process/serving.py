@@ -23,6 +23,8 @@ _KEEP_ALIVE_SECONDS: Final = 120  # above the 90 s that Go's clients keep an idl
 _GRACE_SECONDS: Final = 5  # for requests under way when we stop; kube-scheduler gives up on them after 5 s
 _BACKLOG: Final = 2048
 _MAX_HEAD_BYTES: Final = 64 * 2**10  # of a request: its line and headers
+_MAX_PIPELINED: Final = 16  # requests of one connection that wait for those before them
+_FIRST_HEAD_SECONDS: Final = 10.0  # in which whoever connects has to ask something
 _CLIENT_NAMES: Final = "client_names"
 _ABORT: Final = "abort"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (address to listen on -> to be reached at)
@@ -65,7 +67,9 @@ def client_names(scope: Mapping[str, Any]) -> frozenset[str] | None:
 
 def hang_up(scope: Mapping[str, Any]) -> None:
     """End the connection of a request at once, for a client that does not read its answer."""
-    scope["state"][_ABORT]()
+    abort = scope.get("state", {}).get(_ABORT)
+    if abort is not None:  # else it is not served by us
+        abort()
 
 
 class HttpServer:
@@ -140,7 +144,7 @@ class HttpServer:
             ws="none",
             lifespan="on",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings tell of what strangers send, a line or two for each request
             access_log=False,
             server_header=False,
             proxy_headers=False,  # a client is who connects, whatever its headers say
@@ -164,9 +168,11 @@ class _Protocol(HttpToolsProtocol):
     """One connection: bounds the head of each request, and tells the app who the client is."""
 
     _dry_bytes = 0  # read since anything was whole: a head, a piece of a body, a request
+    _silence: asyncio.TimerHandle | None = None  # until the first head is whole
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._silence = self.loop.call_later(_FIRST_HEAD_SECONDS, transport.abort)
         tls = transport.get_extra_info("ssl_object")
         self.app_state = {**self.app_state, _ABORT: transport.abort}
         if tls is not None and (certificate := tls.getpeercert()):
@@ -180,9 +186,23 @@ class _Protocol(HttpToolsProtocol):
         if self._dry_bytes > _MAX_HEAD_BYTES:
             self.transport.abort()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listen_for_ever()
+        super().connection_lost(exc)
+
     def on_headers_complete(self) -> None:
+        self._listen_for_ever()
         self._dry_bytes = 0
+        if len(self.pipeline) >= _MAX_PIPELINED:  # asked without waiting for answers, which nobody does who reads them
+            self.transport.abort()
+            return
         super().on_headers_complete()
+
+    def _listen_for_ever(self) -> None:
+        """From here on the time-out for idle connections goes."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def on_body(self, body: bytes) -> None:
         self._dry_bytes = 0

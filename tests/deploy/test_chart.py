@@ -53,6 +53,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no strategy": ({"plugin": {"deviceListStrategy": []}}, "/plugin/deviceListStrategy"),
     "an image without a tag": ({"scheduler": {"image": "kube-scheduler"}}, "/scheduler/image"),
     "an effect that does not exist": ({"webhook": {"podTolerations": ["a:NoSched"]}}, "/webhook/podTolerations/0"),
+    "a second argument": ({"image": {"repository": "a\n            - --insecure"}}, "/image/repository"),
+    "a comment": ({"plugin": {"kubeletRoot": "/var/lib #"}}, "/plugin/kubeletRoot"),
+    "a name that YAML takes for something else": ({"nameOverride": "true"}, "/nameOverride"),
     "a relative path": ({"plugin": {"mpsRoot": "run/mps"}}, "/plugin/mpsRoot"),
     "a URL of something else": ({"redis": {"external": {"url": "http://redis"}}}, "/redis/external/url"),
     "an address that is no CIDR": ({"networkPolicies": {"apiServerCIDRs": ["10.0.0.1"]}}, "apiServerCIDRs/0"),
@@ -71,6 +74,33 @@ def test_mistaken_values_are_refused(case: str) -> None:
         chart.manifests(merged(**values))
 
     assert want in str(refusal.value)
+
+
+def test_without_monitoring_nobody_reads_metrics() -> None:
+    """An empty list of peers is everybody to Kubernetes."""
+    manifests = chart.manifests(merged(networkPolicies={"monitoring": []}))
+    rules = [
+        rule
+        for manifest in manifests
+        if manifest["kind"] == "NetworkPolicy"
+        for rule in manifest["spec"].get("ingress") or ()
+    ]
+    assert all(rule.get("from", ["everybody"]) for rule in rules)
+    assert not {8082, 8083} & {port["port"] for rule in rules for port in rule["ports"]}
+
+
+@pytest.mark.parametrize("name", ["123", "true"])
+def test_names_that_look_like_numbers_stay_names(name: str) -> None:
+    manifests = chart.manifests(
+        merged(scheduler=IMAGE["scheduler"] | {"name": name}, plugin={"priorityClassName": name})
+    )
+    (daemonset,) = (found for found in manifests if found["kind"] == "DaemonSet")
+    assert daemonset["spec"]["template"]["spec"]["priorityClassName"] == name
+    texts = [text for found in manifests if found["kind"] == "ConfigMap" for text in found["data"].values()]
+    (configuration,) = (
+        found for text in texts if "KubeSchedulerConfiguration" in text for found in [yaml.safe_load(text)]
+    )
+    assert configuration["profiles"][0]["schedulerName"] == name
 
 
 def test_the_schema_knows_the_values_and_no_others() -> None:

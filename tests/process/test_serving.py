@@ -1,6 +1,7 @@
 """The HTTP server inside a running loop."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -116,6 +117,58 @@ async def test_what_never_ends_is_hung_up_on(beginning: bytes, piece: bytes) -> 
         writer.write(beginning)
         with pytest.raises(ConnectionError):
             await _flood(writer, piece)
+    finally:
+        writer.close()
+        await server.stop()
+
+
+async def test_who_asks_on_without_reading_answers_is_hung_up_on() -> None:
+    asked = 0
+
+    async def slow(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        nonlocal asked
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
+            return
+        asked += 1
+        await asyncio.Event().wait()
+
+    server = make_server(app=slow)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert asked == 1
+    finally:
+        writer.close()
+        await server.stop()
+
+
+async def test_some_requests_at_once_are_answered() -> None:
+    server = make_server()
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        last = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n" * 8 + last)
+        assert (await reader.read()).count(b"200 OK") == 9
+    finally:
+        writer.close()
+        await server.stop()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET / HTTP/1.1\r\nHost"])
+async def test_who_asks_nothing_is_hung_up_on(beginning: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fracgpu.process.serving._FIRST_HEAD_SECONDS", 0.2)
+    server = make_server()
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(beginning)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
     finally:
         writer.close()
         await server.stop()

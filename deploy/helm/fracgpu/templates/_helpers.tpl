@@ -37,7 +37,7 @@ labels:
 {{- $root := index . 0 -}}
 {{- $values := index . 2 -}}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
