@@ -1,8 +1,8 @@
 """A real cluster, read once from its API server with the caller's own rights. Nothing is written to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from cli.clusterobjects import ClusterObjects
 from extender.observing import reduced, reduced_host, reduced_node
 from fracgpu.errors import UnavailableError
 from fracgpu.gpunodes import GpuNode
@@ -11,32 +11,9 @@ from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import GPUNODES, NODES, PODS
 from fracgpu.nodes import Node
 from fracgpu.pods import Pod
-from replay.snapshots import Snapshot
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterObjects:
-    """What the API server lists.
-
-    Attributes:
-        pods: that matter for GPUs, or take CPU and memory beside them.
-        nodes: the GPUNodes.
-        hosts: the Nodes.
-        gaps: what is not in here and why, a sentence each.
-    """
-
-    pods: list[Pod] = field(default_factory=list)
-    nodes: list[GpuNode] = field(default_factory=list)
-    hosts: list[Node] = field(default_factory=list)
-    gaps: list[str] = field(default_factory=list)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The cluster at that moment."""
-        return Snapshot.of(nodes=self.nodes, hosts=self.hosts, pods=self.pods)
 
 
 async def read_cluster(
@@ -61,40 +38,41 @@ async def read_cluster(
         UnavailableError: the cluster does not know GPUNodes, or the caller may not list them.
         KubeError: the cluster cannot be read.
     """
-    found = ClusterObjects()
     # Pods first: what is bound in between counts by its grant, and is not lost.
-    pods = await _pods(client, keep_pod, else_namespace=else_namespace, gaps=found.gaps)
+    pods, within = await _pods(client, keep_pod, else_namespace=else_namespace)
     nodes = await _gpu_nodes(client, keep_node)
     hosts = await _hosts(client, keep_host, is_needed=not else_namespace)
+    found = ClusterObjects(pods.items, nodes.items, hosts.items if hosts is not None else None, within)
+    if within is None:
+        found.gaps.append("you may not list pods, so only those that hold GPU memory are known, by their grants")
+    elif within:
+        found.gaps.append(
+            f"you may list pods in {within} only; those of other namespaces are known by their grants, and not those "
+            "that wait"
+        )
     for what, listing in (("pods", pods), ("GPUNodes", nodes), ("Nodes", hosts)):
+        if listing is None:
+            continue
         for uid, problem in listing.unreadable.items():
             found.gaps.append(f"one of the {what} ({uid}) cannot be read and is left out: {problem}")
-    found.pods.extend(pods.items)
-    found.nodes.extend(nodes.items)
-    found.hosts.extend(hosts.items)
     return found
 
 
 async def _pods(
-    client: KubeClient, keep: Callable[[Pod], Pod | None], *, else_namespace: str, gaps: list[str]
-) -> Listing[Pod]:
+    client: KubeClient, keep: Callable[[Pod], Pod | None], *, else_namespace: str
+) -> tuple[Listing[Pod], str | None]:
+    """The pods that may be listed, and within which namespace; empty for all, None for none."""
     try:
-        return await client.list(PODS, keep=keep)
+        return await client.list(PODS, keep=keep), ""
     except KubeError as exc:
         if exc.status != _FORBIDDEN or not else_namespace:
             raise
     try:
-        listing = await client.list(PODS.in_namespace(else_namespace), keep=keep)
+        return await client.list(PODS.in_namespace(else_namespace), keep=keep), else_namespace
     except KubeError as exc:
         if exc.status != _FORBIDDEN:
             raise
-        gaps.append("you may not list pods, so only those that hold GPU memory are known, by their grants")
-        return Listing([], "", {})
-    gaps.append(
-        f"you may list pods in {else_namespace} only; those of other namespaces are known by their grants, and not "
-        "those that wait"
-    )
-    return listing
+    return Listing([], "", {}), None
 
 
 async def _gpu_nodes(client: KubeClient, keep: Callable[[GpuNode], GpuNode]) -> Listing[GpuNode]:
@@ -113,10 +91,10 @@ async def _gpu_nodes(client: KubeClient, keep: Callable[[GpuNode], GpuNode]) -> 
         raise
 
 
-async def _hosts(client: KubeClient, keep: Callable[[Node], Node], *, is_needed: bool) -> Listing[Node]:
+async def _hosts(client: KubeClient, keep: Callable[[Node], Node], *, is_needed: bool) -> Listing[Node] | None:
     try:
         return await client.list(NODES, keep=keep)
     except KubeError as exc:
         if exc.status != _FORBIDDEN or is_needed:
             raise
-        return Listing([], "", {})
+        return None

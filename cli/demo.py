@@ -5,31 +5,29 @@ import contextlib
 import logging
 import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from cli.demokubeconfig import check, how_to_use, written
 from cli.display import render
 from cli.interrupts import Interrupts
-from cli.kubeconfig import check, how_to_use, written
 from cli.report import Report
+from cli.workplace import EXAMPLES, make_directory, unless
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT
 from playground.cluster import JsonObject
 
-EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
 LOG: Final = "demo.log"
 KUBECONFIG: Final = "config"
 _SETTLE_SECONDS: Final = 60.0
 _SETTLE_SECONDS_PER_POD: Final = 0.2
 _REFRESH_SECONDS: Final = 0.5
-_MAX_PARENT: Final = 50  # of the 107 bytes of a socket's path; the rest is ours
 _EXIT_FAILED: Final = 1
 _EXIT_USAGE: Final = 2
 
@@ -143,7 +141,8 @@ async def _demo(
         applying = asyncio.create_task(simulation.apply(wanted.objects))
         if not ends:
             with written(simulation.api.kubeconfig(), kubeconfig or directory / KUBECONFIG) as path:
-                await _show_live(console, simulation.report, how=how_to_use(path), stop=stop)
+                how = f"the cluster as a web page: {simulation.pages_url}/\n{how_to_use(path)}"
+                await _show_live(console, simulation.report, how=how, stop=stop)
             applying.cancel()
             await asyncio.wait({applying})
             return 0
@@ -173,22 +172,6 @@ def _log_to(file: Path) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def make_directory() -> Path:
-    """Make a folder whose path leaves room for the sockets in it.
-
-    Raises:
-        SettingError: the temporary folder has too long a path.
-        OSError: nothing can be made there.
-    """
-    parent = tempfile.gettempdir()
-    if len(parent) > _MAX_PARENT:
-        raise SettingError(
-            f"the folder for temporary files, {parent}, has too long a path for Unix sockets (at most {_MAX_PARENT} "
-            "bytes); set TMPDIR to a shorter one, for example TMPDIR=/tmp"
-        )
-    return Path(tempfile.mkdtemp(prefix="fracgpu-", dir=parent))
-
-
 def _verdict(report: Report, *, settled: bool, settle_seconds: float) -> int:
     """The exit code: waiting and refused pods are results, an over-committed GPU is a defect."""
     for sentence in report.overcommitted():
@@ -203,7 +186,7 @@ async def _show_live(
 ) -> None:
     """Show the picture until asked to stop: in place on a terminal, elsewhere anew at every change.
 
-    How to use kubectl is said first, and again below the picture, which may be higher than the terminal.
+    How to look at it is said first, and again below the picture, which may be higher than the terminal.
     """
     shown: Report | None = None
     console.print(how, markup=False, highlight=False, soft_wrap=True)
@@ -222,20 +205,6 @@ async def _show_live(
                     await stop.wait()
     if shown is not None and console.is_terminal:  # whole, whatever the terminal's height
         console.print(render(shown, unit=DEFAULT_MEMORY_UNIT))
-
-
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Await the work, unless we are asked to stop meanwhile; whether it was done."""
-    working = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if stop.is_set():  # what failed may have done so for the same signal: Ctrl-C reaches our children too
-        working.cancel()
-        await asyncio.wait({working})
-        return False
-    working.result()
-    return True
 
 
 @contextlib.contextmanager

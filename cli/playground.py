@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import trustme
 from rich.console import Console
 
-from cli.demo import EXAMPLES, make_directory, unless
 from cli.display import render
 from cli.elsewhere import Elsewhere, ServiceElsewhere
 from cli.interrupts import Interrupts
 from cli.report import Report
+from cli.workplace import EXAMPLES, make_directory, unless
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT
 from playground.api.apiserver import ApiServer

@@ -4,14 +4,16 @@ Used amounts come from the device IDs that living containers hold, as their kube
 ledger: a mistake of the ledger would show.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from msgspec import Struct
 
+from extender.picture import WaitingPicture
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.gpunodes import Gpu, GpuNode
 from fracgpu.names import RESOURCE_MEMORY, GpuUuid, NodeName, PodUid
 from fracgpu.plans import Share, sum_shares
+from fracgpu.pods import Pod
 from fracgpu.quantities import seat_units
 
 Held = Mapping[tuple[PodUid, str], Mapping[str, Iterable[str]]]
@@ -110,6 +112,28 @@ def make_report(
         [WaitingReport(pod, reason) for pod, reason in sorted(waiting.items())],
         [RefusedReport(pod, message) for pod, message in sorted(refused)],
     )
+
+
+def why_not_running(pod: Pod, told: WaitingPicture | None, *, nodes: Container[str]) -> str:
+    """Say why a pod does not run; empty where it does, or is about to.
+
+    Args:
+        pod: as the API server has it.
+        told: what the extender says of it, if it waits there.
+        nodes: those that exist.
+    """
+    if pod.status is not None and pod.status.phase == "Failed":
+        return f"failed, and is not tried again: {pod.status.message or pod.status.reason or 'no reason given'}"
+    node = pod.spec.node_name
+    if node and node not in nodes:
+        return f"assigned to the node {node}, which does not exist"
+    if node or pod.is_terminal:
+        return ""
+    says = pod.scheduler_says or "not tried yet"
+    if told is None:
+        return says
+    # Where a GPU has room, something else keeps the pod away: a selector, another scheduler's name.
+    return f"{says} ({told.reason})" if told.has_room else told.reason
 
 
 def _gpu_report(gpu: Gpu, used: Mapping[GpuUuid, Share]) -> GpuReport:

@@ -6,80 +6,47 @@ them; API server, scheduler and kubelets are the playground's, in this process. 
 
 import asyncio
 import contextlib
-import json
-import logging
-import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import msgspec
-import trustme
-from redis.exceptions import RedisError
 
+from cli.applying import Applying
 from cli.elsewhere import Elsewhere
 from cli.processes import ServiceProcess
-from cli.report import Report, make_report
-from extender.ledger.connecting import connect
+from cli.report import Report, make_report, why_not_running
+from cli.services import (
+    CERTIFICATE,
+    KEY,
+    ask,
+    check_redis,
+    free_port,
+    make_certificates,
+    pod_webhook,
+    told_by_extender,
+    workload_webhook,
+)
+from cli.simulatednodes import DEFAULT_NODES, SimulatedNode
 from extender.ledger.embedded import EmbeddedRedis
-from extender.ledger.failures import explain_failure
-from extender.picture import Picture, WaitingPicture
-from fracgpu.errors import SettingError, UnavailableError
+from fracgpu.errors import UnavailableError
 from fracgpu.gpunodes import GpuNode
-from fracgpu.names import RESOURCE_MEMORY, NodeName, PodUid
+from fracgpu.names import RESOURCE_MEMORY, NodeName
 from fracgpu.pods import Pod
-from playground.api.admission import Webhook
 from playground.api.apiserver import ApiServer
-from playground.api.resources import resource_of
-from playground.cluster import ApiStatusError, JsonObject
+from playground.cluster import JsonObject
 from playground.controllers.manager import Controllers
 from playground.node.kubelet import Kubelet
-from playground.node.nvml import SimulatedGpu, write_state
+from playground.node.nvml import write_state
 from playground.recording import EventRecorder
 from playground.scheduling.scheduler import Scheduler
 
-WEBHOOK_NAME: Final = "pods.fracgpu.io"
+__all__ = ["DEFAULT_NODES", "SimulatedNode", "Simulation"]
+
 _BINDING_TIMEOUT_SECONDS: Final = 1.0  # a loopback API server; also how long a rebuild of the ledger waits, twice
 _JOIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.05
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-
-_logger = logging.getLogger(__name__)
-_decode_picture = msgspec.json.Decoder(Picture).decode
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedNode:
-    """A node with `count` equal GPUs of `memory_mib` MiB each."""
-
-    name: str
-    product: str
-    memory_mib: int
-    count: int
-
-    def gpus(self) -> list[SimulatedGpu]:
-        """Its GPUs, with UUIDs that tell where they are."""
-        node = int.from_bytes(self.name.encode(), "big") % 2**32
-        return [
-            SimulatedGpu(
-                uuid=f"GPU-{node:08x}-0000-4000-8000-{number:012d}",
-                product=self.product,
-                memory_mib=self.memory_mib,
-                minor=number,
-                pci_bus_id=f"00000000:{number + 1:02x}:00.0",
-            )
-            for number in range(self.count)
-        ]
-
-
-DEFAULT_NODES: Final = (
-    SimulatedNode("node-1", "NVIDIA A100-SXM4-40GB", 40960, 2),
-    SimulatedNode("node-2", "NVIDIA L4", 23034, 1),
-    SimulatedNode("node-3", "Tesla T4", 15360, 2),
-    SimulatedNode("node-4", "NVIDIA A10", 23028, 4),
-)
 
 
 class Simulation:
@@ -122,13 +89,12 @@ class Simulation:
         self._elsewhere = elsewhere
         self._on_step = on_step
         self._stack = contextlib.AsyncExitStack()
-        self._pod_names: dict[PodUid, str] = {}  # pod UID -> namespace/name, of every pod ever created
-        self._refused: list[tuple[str, str]] = []  # pod, what the user was told
         self._http: aiohttp.ClientSession | None = None
         self.extender_url = ""
         self.pages_url = ""
         self.api = api or ApiServer(checks_namespaces=serves_kubectl)
         self._controllers = Controllers(self.api.cluster) if serves_kubectl else None
+        self._applying = Applying(self.api.cluster, serves_kubectl=serves_kubectl)
         self.redis: EmbeddedRedis | None = None if redis_url or elsewhere else EmbeddedRedis(directory / "redis")
         self.kubelets: dict[NodeName, Kubelet] = {}
         for number, node in enumerate(nodes):
@@ -146,7 +112,7 @@ class Simulation:
             )
         self.scheduler: Scheduler | None = None
         # Kept, so that the scheduler, and people, find an extender that was started again.
-        self._extender_port, self._pages_port = _free_port(), _free_port()
+        self._extender_port, self._pages_port = free_port(), free_port()
         self.webhook = self._service("webhook", "-m", "webhook", *self._webhook_options())
         self.extender = self._service("extender", "-m", "extender", *self._extender_options())
         self.plugins = {
@@ -175,25 +141,11 @@ class Simulation:
 
     async def apply(self, manifests: Iterable[JsonObject]) -> None:
         """Create what manifests say, as `kubectl apply` would; those that are refused are in the report."""
-        for manifest in manifests:
-            name = _name_of(manifest)
-            try:
-                if self._controllers is not None:
-                    await self._ensure_namespace(manifest)
-                created = await self._create(manifest)
-            except ApiStatusError as exc:
-                self.refuse(name, exc.message)
-            except Exception as exc:
-                _logger.exception("%s not created", name)
-                self.refuse(name, f"a defect of the playground's API server: {type(exc).__name__}: {exc}")
-            else:
-                found = created["metadata"]
-                if created["kind"] == "Pod":
-                    self._pod_names[PodUid(found["uid"])] = f"{found['namespace']}/{found['name']}"
+        await self._applying.apply(manifests)
 
     def refuse(self, name: str, message: str) -> None:
         """Note what was refused before it was a pod."""
-        self._refused.append((name, message))
+        self._applying.refused.append((name, message))
 
     async def settled(self, *, timeout_seconds: float) -> bool:
         """Wait until every pod runs, has ended, or waits for room; False where that took too long."""
@@ -219,38 +171,20 @@ class Simulation:
         pods, _ = await self.api.cluster.list("pods")
         held = {name: kubelet.held_device_ids() for name, kubelet in self.kubelets.items()}
         waiting = {}
-        told = await self._told_by_extender()
+        assert self._http is not None  # noqa: S101 (made first of all at the start)
+        told = await told_by_extender(self._http, pages_url=self.pages_url)
+        pod_names = self._applying.pod_names
         for pod in msgspec.convert(pods, list[Pod]):
-            self._pod_names[pod.uid] = pod.key
-            if reason := self._why_not_running(pod, told.get(pod.uid)):
+            pod_names[pod.uid] = pod.key
+            if reason := why_not_running(pod, told.get(pod.uid), nodes=self.kubelets):
                 waiting[pod.key] = reason
         return make_report(
             nodes=msgspec.convert(nodes, list[GpuNode]),
             held=held,
-            pod_names=self._pod_names,
+            pod_names=pod_names,
             waiting=waiting,
-            refused=[*self._refused, *(self._controllers.refused.values() if self._controllers else ())],
+            refused=[*self._applying.refused, *(self._controllers.refused.values() if self._controllers else ())],
         )
-
-    async def _create(self, manifest: JsonObject) -> JsonObject:
-        resource = resource_of(manifest["kind"])
-        assert resource is not None  # noqa: S101 (what is loaded is of kinds that are served)
-        if self._controllers is not None:
-            manifest = _as_applied(manifest, namespaced=resource.namespaced)
-        try:
-            return await self.api.cluster.create(resource.plural, manifest)
-        except ApiStatusError as exc:
-            if exc.reason == "AlreadyExists" and resource.kind == "Namespace":  # it was needed before
-                return await self.api.cluster.get(resource.plural, manifest["metadata"]["name"])
-            raise
-
-    async def _ensure_namespace(self, manifest: JsonObject) -> None:
-        """Create the namespace of a manifest where it is missing: nobody is here who could."""
-        namespace = manifest["metadata"].get("namespace")
-        if namespace:
-            with contextlib.suppress(ApiStatusError):  # it is there, or its name is refused with the manifest
-                body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-                await self.api.cluster.create("namespaces", body)
 
     async def _version(self) -> str:
         """What changes with everything that happens in the cluster."""
@@ -272,17 +206,17 @@ class Simulation:
             await self.redis.start()
             self._stack.push_async_callback(self.redis.stop)
         elif self._redis_url is not None:
-            await _check_redis(self._redis_url)
+            await check_redis(self._redis_url)
         self._on_step("webhook, extender and device plugins")
         elsewhere = self._elsewhere
-        ca_pem = elsewhere.ca_pem if elsewhere else self._make_certificates()
+        ca_pem = elsewhere.ca_pem if elsewhere else make_certificates(self._directory)
         for process in [*([] if elsewhere else [self.extender, self.webhook]), *self.plugins.values()]:
             await process.start()
             self._stack.push_async_callback(process.stop)
         webhook_url = await (elsewhere.webhook if elsewhere else self.webhook).ready()
-        webhooks = [Webhook(name=WEBHOOK_NAME, url=f"{webhook_url}/mutate", ca_pem=ca_pem)]
+        webhooks = [pod_webhook(webhook_url, ca_pem=ca_pem)]
         if self._controllers is not None:
-            webhooks.append(_workload_webhook(webhook_url, ca_pem))
+            webhooks.append(workload_webhook(webhook_url, ca_pem=ca_pem))
         self.api.set_webhooks(webhooks)
         self.extender_url = await (elsewhere.extender if elsewhere else self.extender).ready()
         self.pages_url = await elsewhere.pages.ready() if elsewhere else self.extender.urls["pages_url"]
@@ -325,34 +259,9 @@ class Simulation:
         lacking = [node.name for node in self._nodes if node.name not in announced & offering]
         if lacking:
             return f"{', '.join(lacking)} did not offer GPUs"
-        return "" if await self._ask(f"{self.extender_url}/readyz") is not None else "the extender was not ready"
-
-    async def _told_by_extender(self) -> dict[PodUid, WaitingPicture]:
-        """Pod UID -> why it waits, of all that wait; empty where there is no answer."""
-        answer = await self._ask(f"{self.pages_url}/v1/cluster")
-        return {} if answer is None else {one.uid: one for one in _decode_picture(answer).waiting}
-
-    async def _ask(self, url: str) -> bytes | None:
-        """GET something of the extender; None where there is no good answer."""
         assert self._http is not None  # noqa: S101 (made first of all at the start)
-        try:
-            async with self._http.get(url) as answer:
-                return await answer.read() if answer.ok else None
-        except (aiohttp.ClientError, OSError):
-            return None
-
-    def _why_not_running(self, pod: Pod, told: WaitingPicture | None) -> str:
-        if pod.status is not None and pod.status.phase == "Failed":
-            return f"failed, and is not tried again: {pod.status.message or pod.status.reason or 'no reason given'}"
-        node = pod.spec.node_name
-        if node and node not in self.kubelets:
-            return f"assigned to the node {node}, which does not exist"
-        if node or pod.is_terminal:
-            return ""
-        if told is None:
-            return _scheduler_says(pod)
-        # Where a GPU has room, something else keeps the pod away: a selector, another scheduler's name.
-        return f"{_scheduler_says(pod)} ({told.reason})" if told.has_room else told.reason
+        is_ready = await ask(self._http, f"{self.extender_url}/readyz") is not None
+        return "" if is_ready else "the extender was not ready"
 
     async def _wait_for_bound_pods(self) -> bool:
         """Wait until every bound pod runs or ended; whether there was any to wait for."""
@@ -380,7 +289,7 @@ class Simulation:
         return ServiceProcess(name, arguments=list(arguments), directory=self._directory)
 
     def _webhook_options(self) -> list[str]:
-        certificate, key = self._directory / "tls.crt", self._directory / "tls.key"
+        certificate, key = self._directory / CERTIFICATE, self._directory / KEY
         return ["--port", "0", "--metrics-port", "0", "--tls-cert", str(certificate), "--tls-key", str(key)]
 
     def _extender_options(self) -> list[str]:
@@ -402,72 +311,3 @@ class Simulation:
             *("--pod-resources-socket", str(root / "pod-resources" / "kubelet.sock")),
             *("--cgroup-root", str(root / "cgroup")),
         ]
-
-    def _make_certificates(self) -> str:
-        """Write the webhook's certificate and key; returns the authority's certificate."""
-        authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1", "localhost")
-        issued.private_key_pem.write_to_path(self._directory / "tls.key")
-        for number, part in enumerate(issued.cert_chain_pems):
-            part.write_to_path(self._directory / "tls.crt", append=number > 0)
-        return str(authority.cert_pem.bytes(), "ascii")
-
-
-async def _check_redis(url: str) -> None:
-    """Tell at once what the extender would wait for."""
-    try:
-        client = connect(url)
-    except ValueError as exc:
-        raise SettingError(f"--redis-url {exc}") from exc
-    try:
-        await client.ping()
-    except RedisError as exc:
-        raise SettingError(f"the Redis of --redis-url: {explain_failure(exc)}") from exc
-    finally:
-        await client.aclose()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _name_of(manifest: JsonObject) -> str:
-    """``namespace/name`` of a manifest that may be anything."""
-    metadata = manifest.get("metadata")
-    if not isinstance(metadata, dict):
-        return "a pod without metadata"
-    return f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or metadata.get('generateName')}"
-
-
-def _as_applied(manifest: JsonObject, *, namespaced: bool) -> JsonObject:
-    """A manifest as `kubectl apply` sends it: with itself as an annotation, so that it may be applied again."""
-    metadata = {"annotations": {}, **manifest["metadata"]}
-    if namespaced:
-        metadata["namespace"] = metadata.get("namespace") or "default"
-    annotations = metadata["annotations"]
-    if not isinstance(annotations, dict):
-        return manifest  # to be refused
-    text = json.dumps({**manifest, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
-    return {**manifest, "metadata": {**metadata, "annotations": {**annotations, _LAST_APPLIED: f"{text}\n"}}}
-
-
-def _workload_webhook(url: str, ca_pem: str) -> Webhook:
-    """What deploy/kustomize/webhook/validatingwebhookconfiguration.yaml registers, of the kinds that are here."""
-    return Webhook(
-        name="workloads.fracgpu.io",
-        url=f"{url}/validate",
-        ca_pem=ca_pem,
-        resources=("deployments", "statefulsets", "jobs"),
-        operations=("CREATE", "UPDATE"),
-        timeout_seconds=2,
-        failure_policy="Ignore",
-    )
-
-
-def _scheduler_says(pod: Pod) -> str:
-    conditions = pod.status.conditions if pod.status and pod.status.conditions else ()
-    for condition in conditions:
-        if condition.type == "PodScheduled" and condition.message:
-            return condition.message
-    return "not tried yet"

@@ -193,7 +193,7 @@ def waiting_picture(index: Index, pod: Pod, *, reasons: Reasons) -> WaitingPictu
         found.reason,
         bool(found.room_on),
         meta.creation_timestamp or "",
-        _scheduler_says(pod),
+        pod.scheduler_says,
     )
 
 
@@ -249,11 +249,6 @@ def _problem(index: Index, node: GpuNode) -> str:
     if not node.status.observed_pods:
         return "its device plugin has not said yet what is granted there"
     return ""
-
-
-def _scheduler_says(pod: Pod) -> str:
-    conditions = pod.status.conditions or () if pod.status is not None else ()
-    return next((found.message for found in conditions if found.type == "PodScheduled" and found.message), "")
 
 
 def age(pod: Pod) -> tuple[str, str]:

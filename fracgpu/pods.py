@@ -138,6 +138,12 @@ class Pod(_K8s, frozen=True):
         return self.metadata.annotations or {}
 
     @property
+    def scheduler_says(self) -> str:
+        """What kube-scheduler wrote last on why the pod is on no node; empty before its first try, and afterwards."""
+        conditions = self.status.conditions or () if self.status is not None else ()
+        return next((one.message for one in conditions if one.type == "PodScheduled" and one.status != "True"), "")
+
+    @property
     def allocation(self) -> str | None:
         """The text of the plan that the Binding wrote, if the pod was bound by fracgpu."""
         return self.annotations.get(ANNOTATION_ALLOCATION)

@@ -28,7 +28,7 @@ from playground.api.rules import initial, rules_of
 from playground.api.schemas import schema_of
 from playground.api.selectors import Selection
 from playground.api.store import Store, now, timestamp
-from playground.api.validation import check_name, decoded
+from playground.api.validation import check_name, check_owners, decoded
 from playground.cluster import ApiStatusError, JsonObject
 
 MAX_EVENTS = 1000
@@ -130,7 +130,7 @@ class Registry:
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + "".join(random.choices(_SUFFIX_ALPHABET, k=5))  # noqa: S311
         obj = initial(resource, {**obj, "metadata": metadata})
-        errors = check_name(resource, metadata) + rules.check(obj)
+        errors = check_name(resource, metadata) + check_owners(metadata) + rules.check(obj)
         if errors:
             raise invalid(resource, str(metadata.get("name", "")), errors)
         store = self._store.scratch() if dry_run else self._store
@@ -173,7 +173,7 @@ class Registry:
             metadata = {**updated["metadata"], "name": key.name, "uid": present["metadata"]["uid"]}
             updated = rules.complete({**updated, "metadata": metadata})
             updated = await self._admit(resource, updated, operation="UPDATE", old=present, dry_run=dry_run)
-            errors = rules.check(updated) + rules.check_update(updated, old=present)
+            errors = check_owners(updated["metadata"]) + rules.check(updated) + rules.check_update(updated, old=present)
             if errors:
                 raise invalid(resource, key.name, errors)
         store = self._store.scratch() if dry_run else self._store

@@ -69,6 +69,15 @@ class _Quantity:
 
 
 @dataclass(frozen=True, slots=True)
+class _IntOrString:
+    go: str = "intstr.IntOrString"
+    zero: Any = 0
+
+    def decode(self, value: Any, *, struct: str, path: str) -> Any:
+        return value if isinstance(value, str) else _INT32.decode(value, struct=struct, path=path)
+
+
+@dataclass(frozen=True, slots=True)
 class _List:
     item: _Shape
 
@@ -193,7 +202,9 @@ _METADATA = _struct(
     labels=_TEXTS,
     annotations=_TEXTS,
     finalizers=_List(_TEXT),
-    ownerReferences=_List(_struct("OwnerReference", apiVersion=_TEXT, kind=_TEXT, name=_TEXT)),
+    ownerReferences=_List(
+        _struct("OwnerReference", apiVersion=_TEXT, kind=_TEXT, name=_TEXT, uid=_named("types.UID"), controller=_BOOL)
+    ),
     managedFields=_List(
         _Struct(
             "ManagedFieldsEntry",
@@ -330,7 +341,9 @@ _KINDS: Mapping[str, Mapping[str, _Shape]] = {
                 "strategy": _struct(
                     "DeploymentStrategy",
                     type=_named("v1.DeploymentStrategyType"),
-                    rollingUpdate=_Struct("RollingUpdateDeployment"),
+                    rollingUpdate=_struct(
+                        "RollingUpdateDeployment", maxSurge=_IntOrString(), maxUnavailable=_IntOrString()
+                    ),
                 ),
             },
         ),

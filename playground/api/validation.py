@@ -59,6 +59,21 @@ def check_name(resource: Resource, metadata: JsonObject) -> list[FieldError]:
     return [] if re.fullmatch(pattern, name) else [invalid_value("metadata.name", name, hint)]
 
 
+def check_owners(metadata: JsonObject) -> list[FieldError]:
+    """Check metadata.ownerReferences, for which a garbage collector has to find the owners."""
+    field, errors = "metadata.ownerReferences", []
+    for reference in metadata.get("ownerReferences", []):
+        version = reference.get("apiVersion", "")
+        if not re.fullmatch("([^/]*/)?[^/]+", version):
+            errors.append(invalid_value(f"{field}.apiVersion", version, "version must not be empty"))
+        errors += [
+            invalid_value(f"{field}.{name}", "", "must not be empty")
+            for name in ("kind", "name", "uid")
+            if not reference.get(name)
+        ]
+    return errors
+
+
 def check_pod(pod: JsonObject) -> list[FieldError]:
     """Check a pod, defaults filled in."""
     return check_pod_spec(pod["spec"], field="spec")

@@ -6,6 +6,7 @@ The wording is kube-apiserver's. Of a pod template that is refused which a pod w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from playground.api.errors import FieldError, invalid_value, required, unsupported_value
@@ -14,6 +15,10 @@ from playground.api.validation import check_pod_spec
 from playground.cluster import JsonObject
 
 _HISTORY = 10
+_PERCENT_HINT = (
+    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for "
+    "validation is '[0-9]+%')"
+)
 _MUTABLE_STATEFULSET = (
     *("replicas", "ordinals", "template", "updateStrategy"),
     *("revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"),
@@ -86,8 +91,7 @@ def default_job(obj: JsonObject) -> JsonObject:
 
 def check_deployment(obj: JsonObject) -> list[FieldError]:
     """Check a Deployment, defaults filled in."""
-    strategy = obj["spec"]["strategy"]["type"]
-    wrong = [] if strategy in ("Recreate", "RollingUpdate") else [_strategy_error("spec.strategy.type", strategy)]
+    wrong = _check_strategy(obj["spec"]["strategy"])
     return [*_check_counts(obj, "replicas"), *_check_template(obj, ("Always",)), *wrong]
 
 
@@ -184,5 +188,29 @@ def _check_template(obj: JsonObject, policies: Sequence[str]) -> list[FieldError
     return [*errors, *found]
 
 
-def _strategy_error(field: str, value: str) -> FieldError:
-    return unsupported_value(field, value, ("Recreate", "RollingUpdate"))
+def _check_strategy(strategy: JsonObject) -> list[FieldError]:
+    kind, field = strategy["type"], "spec.strategy.rollingUpdate"
+    if kind == "Recreate":
+        message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
+        return [FieldError(field, "FieldValueForbidden", message)] if "rollingUpdate" in strategy else []
+    if kind != "RollingUpdate":
+        return [unsupported_value("spec.strategy.type", kind, ("Recreate", "RollingUpdate"))]
+    missing, surge = (strategy["rollingUpdate"][bound] for bound in ("maxUnavailable", "maxSurge"))
+    errors = [*_check_bound(missing, f"{field}.maxUnavailable"), *_check_bound(surge, f"{field}.maxSurge")]
+    if _bound(missing) == _bound(surge) == 0:
+        errors.append(invalid_value(f"{field}.maxUnavailable", missing, "may not be 0 when `maxSurge` is 0"))
+    if isinstance(missing, str) and _bound(missing) > 100:
+        errors.append(invalid_value(f"{field}.maxUnavailable", missing, "must not be greater than 100%"))
+    return errors
+
+
+def _check_bound(value: int | str, field: str) -> list[FieldError]:
+    if isinstance(value, str):
+        return [] if re.fullmatch("[0-9]+%", value) else [invalid_value(field, value, _PERCENT_HINT)]
+    return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
+
+
+def _bound(value: int | str) -> int:
+    """The number in a bound, which may be refused for something else; 0 where there is none."""
+    text = str(value)
+    return int(text.removesuffix("%")) if re.fullmatch("[0-9]{1,18}%|[+-]?[0-9]{1,18}", text) else 0

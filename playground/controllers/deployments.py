@@ -6,6 +6,7 @@ update does not get ready: ``kubectl rollout undo`` is for people.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import ceil, floor
 
@@ -23,6 +24,8 @@ from playground.controllers.plans import (
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
+
+_NUMBER = re.compile("[0-9]{1,18}")  # of 64 bits, as Kubernetes reads it
 
 
 def decide(deployment: JsonObject, replica_sets: Sequence[JsonObject], pods: Sequence[JsonObject], *, now: str) -> Plan:
@@ -215,7 +218,9 @@ def _next_revision(new: JsonObject | None, old: Sequence[JsonObject]) -> str:
 
 
 def _revision(replica_set: JsonObject) -> int:
-    return int(replica_set["metadata"].get("annotations", {}).get(REVISION, 0))
+    """Its number; 0 where people have written something else."""
+    text = replica_set["metadata"].get("annotations", {}).get(REVISION, "")
+    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def _digest(replica_set: JsonObject) -> str:

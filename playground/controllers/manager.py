@@ -1,8 +1,8 @@
 """The loop that runs the controllers: it follows workloads and pods, and carries out what each kind's module decides.
 
 One workload is looked at at a time. After something was created the loop waits until it sees it, so that nothing is
-created twice. What belongs to an owner that is gone is deleted, and so is what is in a namespace that is gone. A pod
-that is refused is tried again after a pause that doubles.
+created twice. What belongs to an owner that is gone is deleted, and so is what is in a namespace that is gone. What is
+refused or goes wrong is tried again after a pause that doubles, and holds nothing else up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from playground.controllers.ownership import Ownership
 from playground.controllers.plans import Plan
 from playground.recording import EventRecorder
 from playground.scheduling.informer import Informer
+from playground.settling import settled
 
 _WORKLOADS: Mapping[str, str] = {
     "Deployment": "deployments",
@@ -46,7 +47,8 @@ class Controllers:
         cluster: the API server.
 
     Attributes:
-        refused: workload's UID -> (``namespace/name``, why its pods are not let in), of those that lack pods for it.
+        refused: workload's UID -> (``namespace/name``, why its pods are not let in, or what else is in its way), of
+            those that lack pods for it.
     """
 
     def __init__(self, cluster: ClusterApi) -> None:
@@ -59,9 +61,10 @@ class Controllers:
         }
         self._namespaces = Informer(cluster, resource="namespaces", handle=self._on_namespace)
         self._ownership = Ownership()
-        self._queue: dict[str, None] = {}  # UIDs of workloads to look at, and of owners that may be gone; in order
-        self._gone_namespaces: list[str] = []
-        self._pauses: dict[str, float] = {}  # workload's UID -> seconds until it is tried again
+        # UIDs of workloads to look at, of owners that may be gone, and of namespaces that are; in order
+        self._queue: dict[str, None] = {}
+        self._gone_namespaces: dict[str, str] = {}  # UID -> name, until it is empty
+        self._pauses: dict[str, float] = {}  # UID -> seconds until it is tried again
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_busy = False
         self._woken = asyncio.Event()
@@ -99,33 +102,20 @@ class Controllers:
 
     async def settled(self) -> None:
         """Return when everything is as it was decided to be, or is refused; raises what ended the loop, if it ended."""
-        if self._running is None:
-            raise RuntimeError("the controllers are not running")
-        waiting = asyncio.create_task(self._wait_settled())
-        try:
-            done, _ = await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            waiting.cancel()
-
-    async def _wait_settled(self) -> None:
-        while True:
-            for informer in (*self._informers.values(), self._namespaces):
-                await informer.caught_up()
-            if self._is_idle():
-                return
-            async with self._progress:
-                await self._progress.wait_for(self._is_idle)
+        await settled(
+            self._running,
+            name="the controllers",
+            informers=[*self._informers.values(), self._namespaces],
+            is_idle=self._is_idle,
+            progress=self._progress,
+        )
 
     def _is_idle(self) -> bool:
-        return not self._queue and not self._gone_namespaces and not self._is_busy
+        return not self._queue and not self._is_busy
 
     async def _work_off(self) -> None:
         self._is_busy = True
         try:
-            while self._gone_namespaces:
-                await self._empty_namespace(self._gone_namespaces.pop())
             while self._queue:
                 uid = next(iter(self._queue))
                 del self._queue[uid]
@@ -138,13 +128,21 @@ class Controllers:
             (found for plural in _WORKLOADS.values() if (found := self._informers[plural].objects.get(uid))), None
         )
         try:
-            if workload is None:
+            if uid in self._gone_namespaces:
+                await self._empty_namespace(uid)
+            elif workload is None:
                 await self._collect(uid)
             else:
                 await self._carry_out(workload, self._decide(workload))
         except ApiStatusError as exc:
             # Somebody was faster; what they did is about to be seen, and looked at again.
             _logger.info("controllers: %s", exc)
+            self._try_again(uid)
+        except Exception as exc:
+            _logger.exception("controllers: %s", uid)
+            if workload is not None:
+                why = f"a defect of the playground's controllers: {type(exc).__name__}: {exc}"
+                self.refused[uid] = (f"{workload['metadata']['namespace']}/{_name(workload)}", why)
             self._try_again(uid)
 
     def _decide(self, workload: JsonObject) -> Plan:
@@ -247,7 +245,8 @@ class Controllers:
             return False
         return bool(found["metadata"]["uid"] == reference.get("uid"))
 
-    async def _empty_namespace(self, namespace: str) -> None:
+    async def _empty_namespace(self, uid: str) -> None:
+        namespace = self._gone_namespaces[uid]
         for plural, resource in RESOURCES.items():
             if not resource.namespaced:
                 continue
@@ -255,6 +254,8 @@ class Controllers:
             for obj in found:
                 if obj["metadata"]["namespace"] == namespace:
                     await self._delete(plural, obj)
+        del self._gone_namespaces[uid]
+        self._pauses.pop(uid, None)
 
     def _on_change(self, plural: str) -> Callable[[EventType, JsonObject], None]:
         def handle(event: EventType, obj: JsonObject) -> None:
@@ -268,7 +269,9 @@ class Controllers:
 
     def _on_namespace(self, event: EventType, namespace: JsonObject) -> None:
         if event == "DELETED":
-            self._gone_namespaces.append(namespace["metadata"]["name"])
+            uid = namespace["metadata"]["uid"]
+            self._gone_namespaces[uid] = namespace["metadata"]["name"]
+            self._queue[uid] = None
             self._woken.set()
 
     def _try_again(self, uid: str) -> None:

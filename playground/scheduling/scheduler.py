@@ -24,6 +24,7 @@ from playground.scheduling.extender_client import ExtenderClient, ExtenderError
 from playground.scheduling.informer import Informer
 from playground.scheduling.node_fit import Usage, allocatable, pod_requests, rejections, unschedulable_message
 from playground.scheduling.scheduling_queue import QueuedPod, SchedulingQueue
+from playground.settling import settled
 
 LOG_LENGTH = 1000
 
@@ -114,24 +115,13 @@ class Scheduler:
         What the API server holds at the moment of return has been taken into account. Does not return while a pod
         is being retried because of errors; raises what ended the scheduler, if anything did.
         """
-        if self._running is None:
-            raise RuntimeError("the scheduler is not running")
-        waiting = asyncio.create_task(self._wait_settled())
-        try:
-            done, _ = await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            waiting.cancel()
-
-    async def _wait_settled(self) -> None:
-        while True:
-            for informer in self._informers:
-                await informer.caught_up()
-            if self._is_idle():
-                return
-            async with self._progress:
-                await self._progress.wait_for(self._is_idle)
+        await settled(
+            self._running,
+            name="the scheduler",
+            informers=self._informers,
+            is_idle=self._is_idle,
+            progress=self._progress,
+        )
 
     def _is_idle(self) -> bool:
         return not self._taken and self._queue.is_quiet

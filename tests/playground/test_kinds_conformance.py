@@ -22,6 +22,20 @@ SELECTOR = {"matchLabels": {"app": "w"}}
 WORKLOAD = {"selector": SELECTOR, "template": TEMPLATE}
 ONCE = {"template": {"spec": {**SPEC, "restartPolicy": "Never"}}}
 
+
+def rolling(**bounds: Any) -> dict[str, Any]:
+    """A Deployment with such bounds on its updates."""
+    return {"spec": {**WORKLOAD, "strategy": {"rollingUpdate": bounds}}}
+
+
+BOUND = 'Deployment.apps "one" is invalid: spec.strategy.rollingUpdate'
+NO_BOUND = 'Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal'
+PERCENT_HINT = (
+    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for "
+    "validation is '[0-9]+%')"
+)
+OWNER = 'ConfigMap "one" is invalid: metadata.ownerReferences'
+
 CREATED: dict[str, tuple[str, dict[str, Any]]] = {
     "a Deployment": ("apis/apps/v1/{}/deployments", {"spec": WORKLOAD}),
     "a Deployment that is recreated": (
@@ -179,6 +193,85 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
         'Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct '
         "field DeploymentSpec.spec.replicas of type int32",
     ),
+    "a surge in words": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge="lots"),
+        422,
+        f'{BOUND}.maxSurge: Invalid value: "lots": {PERCENT_HINT}',
+    ),
+    "a number in quotes": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge="3", maxUnavailable=0),
+        422,
+        f'{BOUND}.maxSurge: Invalid value: "3": {PERCENT_HINT}',
+    ),
+    "a surge below zero": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge=-1),
+        422,
+        f"{BOUND}.maxSurge: Invalid value: -1: must be greater than or equal to 0",
+    ),
+    "more than all missing": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxUnavailable="101%"),
+        422,
+        f'{BOUND}.maxUnavailable: Invalid value: "101%": must not be greater than 100%',
+    ),
+    "an update that could never move": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge="0%", maxUnavailable=0),
+        422,
+        f"{BOUND}.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+    ),
+    "both bounds in words": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge="lots", maxUnavailable="-5%"),
+        422,
+        'Deployment.apps "one" is invalid: [spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "-5%": '
+        f'{PERCENT_HINT}, spec.strategy.rollingUpdate.maxSurge: Invalid value: "lots": {PERCENT_HINT}, '
+        'spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "-5%": may not be 0 when `maxSurge` is 0]',
+    ),
+    "bounds where pods are recreated": (
+        "apis/apps/v1/{}/deployments",
+        {"spec": {**WORKLOAD, "strategy": {"type": "Recreate", "rollingUpdate": {}}}},
+        422,
+        f"{BOUND}: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+    ),
+    "a surge that is true": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxSurge=True),
+        400,
+        f"{NO_BOUND} bool into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type "
+        "int32",
+    ),
+    "a part of a pod": (
+        "apis/apps/v1/{}/deployments",
+        rolling(maxUnavailable=1.5),
+        400,
+        f"{NO_BOUND} number 1.5 into Go struct field "
+        "RollingUpdateDeployment.spec.strategy.rollingUpdate.maxUnavailable of type int32",
+    ),
+    "an owner without a UID": (
+        "api/v1/{}/configmaps",
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "controller": True}]}},
+        422,
+        f'{OWNER}.uid: Invalid value: "": must not be empty',
+    ),
+    "an owner without anything": (
+        "api/v1/{}/configmaps",
+        {"metadata": {"ownerReferences": [{"apiVersion": "apps/"}]}},
+        422,
+        'ConfigMap "one" is invalid: [metadata.ownerReferences.apiVersion: Invalid value: "apps/": version must not be '
+        'empty, metadata.ownerReferences.kind: Invalid value: "": must not be empty, metadata.ownerReferences.name: '
+        'Invalid value: "": must not be empty, metadata.ownerReferences.uid: Invalid value: "": must not be empty]',
+    ),
+    "an owner whose UID is a list": (
+        "api/v1/{}/configmaps",
+        {"metadata": {"ownerReferences": [{"uid": ["u"]}]}},
+        400,
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal array into Go struct field '
+        "OwnerReference.metadata.ownerReferences.uid of type types.UID",
+    ),
     "a Job whose pods are restarted": (
         "apis/batch/v1/{}/jobs",
         {"spec": {"template": {"spec": {**SPEC, "restartPolicy": "Always"}}}},
@@ -219,7 +312,9 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_is_refused(api: Api, case: str) -> None:
     path, body, want_code, want = REFUSED[case]
-    code, answer = await api.send("POST", at(api, path), {**body, "metadata": {"name": "one"}})
+    code, answer = await api.send(
+        "POST", at(api, path), {**body, "metadata": {**body.get("metadata", {}), "name": "one"}}
+    )
     assert (code, answer["message"]) == (want_code, want)
 
 
@@ -230,7 +325,7 @@ async def test_an_unknown_field_may_be_warned_of(api: Api) -> None:
     assert (code, warnings) == (201, ['299 - "unknown field \\"spec.replica\\""'])
 
 
-UPDATES: dict[str, tuple[str, dict[str, Any], tuple[Any, ...], str]] = {
+UPDATES: dict[str, tuple[str, Any, tuple[Any, ...], str]] = {
     "a Deployment's selector": (
         "a Deployment",
         {"app": "q"},
@@ -238,9 +333,21 @@ UPDATES: dict[str, tuple[str, dict[str, Any], tuple[Any, ...], str]] = {
         'Deployment.apps "one" is invalid: [spec.template.metadata.labels: Invalid value: {"app":"w"}: `selector` does '
         'not match template `labels`, spec.selector: Invalid value: {"matchLabels":{"app":"q"}}: field is immutable]',
     ),
+    "a Deployment's surge": (
+        "a Deployment",
+        "lots",
+        ("spec", "strategy", "rollingUpdate", "maxSurge"),
+        f'{BOUND}.maxSurge: Invalid value: "lots": {PERCENT_HINT}',
+    ),
+    "a ConfigMap's owner": (
+        "a ConfigMap",
+        [{"apiVersion": "v1", "kind": "Node", "name": "n"}],
+        ("metadata", "ownerReferences"),
+        f'{OWNER}.uid: Invalid value: "": must not be empty',
+    ),
     "a StatefulSet's Service": (
         "a StatefulSet",
-        "other",  # type: ignore[dict-item]
+        "other",
         ("spec", "serviceName"),
         'StatefulSet.apps "one" is invalid: spec: Forbidden: updates to statefulset spec for fields other than '
         "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "

@@ -83,6 +83,17 @@ def kubectl(strict_server: ApiServer, tmp_path: Path) -> Kubectl:
     return Kubectl(strict_server.kubeconfig(), tmp_path)
 
 
+async def test_a_pod_is_made_anew_where_it_cannot_be_changed(kubectl: Kubectl) -> None:
+    spec = "{schedulerName: one, containers: [{name: c, image: i}]}"
+    pod = f"{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {spec}}}"
+    await kubectl("apply", "-f", "-", manifest=pod)
+    other = pod.replace("one", "two")
+    assert "pod updates may not change fields" in await kubectl.refused("apply", "-f", "-", manifest=other)
+    replaced = await kubectl("replace", "--force", "-f", "-", manifest=other)
+    assert replaced.endswith("pod/a replaced\n")
+    assert await kubectl("get", "pod", "a", "-o", "jsonpath={.spec.schedulerName}") == "two"
+
+
 @pytest.mark.parametrize("way", ["--server-side=false", "--server-side=true"])
 async def test_a_file_of_many_kinds_is_applied_again_and_changed_and_deleted(kubectl: Kubectl, way: str) -> None:
     first = (await kubectl("apply", way, "-f", "-", manifest=MANIFEST)).splitlines()

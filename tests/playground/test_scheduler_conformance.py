@@ -174,7 +174,9 @@ async def check(cluster: Cluster) -> None:
         assert await cluster.outcome("waits", bound=True) == "other"
         assert cluster.calls_about("waits") == ["filter", "bind"], "one node is left: nothing to prioritize"
 
-        await cluster.add_node("best", units=8)
+        await cluster.add_node("best", units=12)
+        await cluster.create(PODS, make_pod("large", units=8))
+        assert await cluster.outcome("large", bound=True) == "best"  # so the scheduler has seen the node
         await cluster.create(PODS, make_pod("chooses", units=4))
         assert await cluster.outcome("chooses", bound=True) == "best"
         assert cluster.calls_about("chooses") == ["filter", "prioritize", "bind"]

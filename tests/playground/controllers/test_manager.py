@@ -11,8 +11,13 @@ import pytest
 
 from playground.api.apiserver import ApiServer
 from playground.cluster import ApiStatusError
+from playground.controllers import statefulsets
+from playground.controllers.deployments import REVISION
 from playground.controllers.manager import Controllers
 from tests.playground.controllers.objects import make_workload
+
+_ROUNDS = 50
+"""More than any rollout here takes: a controller that never comes to an end is told of at once."""
 
 
 class Cluster:
@@ -44,7 +49,7 @@ class Cluster:
 
     async def get_ready(self) -> None:
         """Let every pod run, as kubelets would, until nothing more is made."""
-        while True:
+        for _ in range(_ROUNDS):
             found, _ = await self.api.list("pods")
             waiting = [pod for pod in found if pod["status"]["phase"] == "Pending"]
             for pod in waiting:
@@ -54,6 +59,7 @@ class Cluster:
             await self.controllers.settled()
             if not waiting:
                 return
+        raise AssertionError("it does not settle")
 
     async def events(self) -> list[tuple[str, str, int]]:
         found, _ = await self.api.list("events")
@@ -179,6 +185,71 @@ async def test_pods_that_are_refused_are_told_of_and_tried_again(
     assert cluster.controllers.refused == {}
     deployment = await cluster.api.get("deployments", "w")
     assert "FailedCreate" not in [entry["reason"] for entry in deployment["status"]["conditions"]]
+
+
+async def test_a_defect_of_one_controller_is_told_of_and_stops_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("playground.controllers.manager._FIRST_PAUSE_SECONDS", 0.01)
+    decide, is_broken = statefulsets.decide, True
+
+    def broken(stateful_set: dict[str, Any], pods: Any) -> Any:
+        if is_broken:
+            raise ValueError("no number")
+        return decide(stateful_set, pods)
+
+    monkeypatch.setattr(statefulsets, "decide", broken)
+    await cluster.create("StatefulSet", name="odd", serviceName="s")
+    await cluster.create("Deployment")
+    assert len(await cluster.names()) == 1
+    told = ("default/odd", "a defect of the playground's controllers: ValueError: no number")
+    assert list(cluster.controllers.refused.values()) == [told]
+    assert "no number" in caplog.text
+
+    _, version = await cluster.api.list("pods")
+    is_broken = False
+    async with asyncio.timeout(30):
+        async for event in cluster.api.watch("pods", resource_version=version):
+            if event.object["metadata"]["name"] == "odd-0":
+                break
+    await cluster.controllers.settled()
+    assert cluster.controllers.refused == {}
+
+
+async def test_a_revision_that_is_no_number_counts_for_nothing(cluster: Cluster) -> None:
+    await cluster.create("Deployment")
+    (name,) = await cluster.names("replicasets")
+    await cluster.patch("replicasets", {"metadata": {"annotations": {REVISION: "abc"}}}, name=name)
+    assert (await cluster.api.get("replicasets", name))["metadata"]["annotations"][REVISION] == "1"
+    await cluster.create("Deployment", name="next")
+    assert len(await cluster.names()) == 2
+
+
+async def test_a_namespace_is_emptied_though_something_of_it_cannot_be_deleted_at_first(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.controllers.manager._FIRST_PAUSE_SECONDS", 0.01)
+    await cluster.api.create("namespaces", {"metadata": {"name": "shop"}})
+    await cluster.api.create("secrets", {"metadata": {"name": "s", "namespace": "shop"}})
+    delete, tries = cluster.api.delete, 0
+
+    async def failing(resource: str, name: str, **options: Any) -> None:
+        nonlocal tries
+        if resource == "secrets":
+            tries += 1
+            if tries < 3:
+                raise ApiStatusError(500, "InternalError", "not now")
+        await delete(resource, name, **options)
+
+    monkeypatch.setattr(cluster.api, "delete", failing)
+    _, version = await cluster.api.list("secrets")
+    await cluster.delete("namespaces", "shop")
+    async with asyncio.timeout(30):
+        async for _ in cluster.api.watch("secrets", resource_version=version):
+            break
+    assert (await cluster.names("secrets"), tries) == ([], 3)
+    await cluster.create("Deployment")
+    assert len(await cluster.names()) == 1
 
 
 async def test_what_was_left_behind_before_the_start_is_cleared_away() -> None:
