@@ -136,7 +136,7 @@ class Binder:
             raise ConflictError(f"the pod is bound to {entry.claim.node} already, and cannot be bound to {args.node}")
         if entry is not None and entry.claim.state is ClaimState.BOUND:
             return entry.claim
-        with span("reserve", node=args.node):
+        with span("reserve", uid=args.pod_uid, namespace=args.pod_namespace, pod=args.pod_name, node=args.node):
             claim, began = await self._reserve(args, entry.claim if entry else None)
         if self._clock() - began > CALL_TIMEOUT_SECONDS:
             # A Binding sent now could arrive when the reservation is over: see `claim_lifetime_seconds`.
@@ -224,7 +224,7 @@ class Binder:
     async def _write(self, claim: Claim, *, is_first: bool) -> None:
         """POST the Binding and bring the ledger to its outcome."""
         try:
-            with span("Binding", node=claim.node):
+            with span("Binding", uid=claim.uid, namespace=claim.namespace, pod=claim.name, node=claim.node):
                 await self._kube.bind(
                     namespace=claim.namespace,
                     name=claim.name,

@@ -1,16 +1,14 @@
 """What the extender counts, in Prometheus' form: one registry per process part, so that tests can have their own.
 
-What it says of the cluster is not counted but looked at when it is asked for: see `gauges` and `exposition`.
+What it says of the cluster is not counted but looked at when it is asked for: see `exposition`.
 """
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from extender.reconciling import Drift
-from fracgpu.process.metrics import KubeCalls, service_registry
+from fracgpu.process.metrics import ServiceMetrics
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 _STATES: Final = {"failed": "unreachable", "lost": "lost", "unsafe": "unsafe"}
@@ -30,15 +28,13 @@ _OUTCOMES: Final = {
 _REBUILDING: Final = ("begin", "fill", "commit")  # operations that say nothing about whether the ledger is valid
 
 
-class Metrics:
+class Metrics(ServiceMetrics):
     """The extender's metrics.
 
     Args:
         clock: seconds that only grow.
 
     Attributes:
-        registry: what `/metrics` shows of them.
-        kube: counts requests to the API server.
         requests: seconds per verb, errors among them.
         refusals: answers with an error, by verb and reason code.
         filters: what filter has found, by outcome: fits, none.
@@ -52,19 +48,17 @@ class Metrics:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("extender")
         self._clock = clock
-        self.registry = service_registry("extender")
-        self.kube = KubeCalls("extender", registry=self.registry)
         self._define_verbs()
         self._define_ledger()
         self._define_state()
 
     def _define_verbs(self) -> None:
-        self.requests = Histogram(
-            "fracgpu_extender_request_duration_seconds",
+        self.requests = self._histogram(
+            "request_duration_seconds",
             "Time from reading a request of kube-scheduler to its answer.",
-            ["verb"],
-            registry=self.registry,
+            "verb",
             buckets=_SECONDS,
         )
         self.refusals = self._counter(
@@ -101,11 +95,10 @@ class Metrics:
         for operation, outcomes in _OUTCOMES.items():
             for outcome in outcomes:
                 self._calls.labels(operation, outcome)
-        self._call_seconds = Histogram(
-            "fracgpu_extender_ledger_call_duration_seconds",
+        self._call_seconds = self._histogram(
+            "ledger_call_duration_seconds",
             "Time that a call to the ledger in Redis takes, one that fails too.",
-            ["operation"],
-            registry=self.registry,
+            "operation",
             buckets=_SECONDS,
         )
         self._state = self._gauge(
@@ -153,9 +146,3 @@ class Metrics:
                 self._state.labels(self._last_state).set(0)
             self._state.labels(state).set(1)
             self._last_state = state
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"fracgpu_extender_{name}", text, labels, registry=self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fracgpu_extender_{name}", text, labels, registry=self.registry)

@@ -15,13 +15,14 @@ import msgspec
 
 from extender.sharingpolicies import own_part, statuses
 from fracgpu.gpunodes import GpuNode
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
 from fracgpu.kube.resources import SHARINGPOLICIES
 from fracgpu.names import NodeName
 from fracgpu.sharing import SharingPolicy, SharingPolicyStatus
+from fracgpu.timestamps import timestamp
+from fracgpu.trouble import TroubleLog
 
 FIELD_MANAGER: Final = "fracgpu-extender"
 _INTERVAL_SECONDS: Final = 5.0  # a policy of many nodes changes them one by one: it is written at most that often
@@ -101,7 +102,7 @@ class PolicyReporter:
     async def _write_all(self) -> None:
         policies = {policy.metadata.name: policy for policy in self._policies.objects.values()}
         said = {name: node.status.sharing for name, node in self._nodes.items()}
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = timestamp(datetime.now(UTC))
         for name, status in statuses(policies.values(), said, now=now).items():
             if status != own_part(policies[name].status):
                 await self._write(policies[name], status)

@@ -13,8 +13,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from fracgpu.errors import FracgpuError
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.process.running import errors_in
+from fracgpu.trouble import TroubleLog
 from plugin.gpus.session import RETRY_SECONDS
 from plugin.lasting import Lasting
 from plugin.life import Life, first_of

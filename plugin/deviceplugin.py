@@ -7,7 +7,9 @@ given out twice after a restart.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from fracgpu.gpunodes import GpuNodeSpec, GpuNodeStatus
 from fracgpu.kube.client import KubeClient
@@ -38,9 +40,10 @@ from plugin.settings import PluginSettings
 from plugin.sharing.following import Sharing
 from plugin.usage.measuring import Processes
 from plugin.usage.reporting import report_of
-from plugin.usage.watchdog import COMPONENT, UsageWatchdog
+from plugin.usage.watchdog import UsageWatchdog
 from plugin.wishes import NodeWish
 
+_COMPONENT: Final = "fracgpu-plugin"  # who tells of events
 _logger = logging.getLogger(__name__)
 
 
@@ -59,6 +62,7 @@ class DevicePlugin:
         metrics: what is counted.
         injector: lets containers see their GPUs; prepared already.
         isolate: makes what keeps containers within their shares, from what is wished for and a callback for changes.
+        clock: seconds that only grow.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class DevicePlugin:
         metrics: Metrics,
         injector: Injector,
         isolate: Callable[[NodeWish, Callable[[], None]], Isolation],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         name = NodeName(settings.node_name)
         self._settings = settings
@@ -114,9 +119,9 @@ class DevicePlugin:
         )
         metrics.serves(name)
         self._metrics = metrics
+        self._events = EventRecorder(client, component=_COMPONENT, instance=name, node=name, clock=clock)
         self._watchdog = UsageWatchdog(
             client,
-            node=name,
             spec=self._spec,
             grants=self._book.grants,
             pods=self._pods.alive,
@@ -125,11 +130,12 @@ class DevicePlugin:
             metrics=metrics,
             period_seconds=settings.usage_seconds,
             evicts=settings.evict_overuse,
+            tell=self._events.warn,
             on_measured=self._publisher.measured,
+            clock=clock,
         )
-        self._events = EventRecorder(client, component=COMPONENT, instance=name)
-        self._lingering = LingeringWatch(
-            node=name, ended=self._book.ended_grants, spec=self._spec, tell=self._events.warn
+        self.lingering = LingeringWatch(
+            node=name, ended=self._book.ended_grants, spec=self._spec, tell=self._events.warn, clock=clock
         )
         self.outdated = asyncio.Event()
         """Set when something has changed that only another life of the plugin can follow."""
@@ -177,7 +183,7 @@ class DevicePlugin:
             tasks.create_task(self._desk.run(), name="desk")
             tasks.create_task(self._watchdog.run(), name="watchdog")
             tasks.create_task(self._events.run(), name="events")
-            tasks.create_task(self._lingering.run(), name="lingering")
+            tasks.create_task(self.lingering.run(), name="lingering")
             front.attach(self._desk, self.inventory)
             self._tell()
 

@@ -1,6 +1,7 @@
 """What outlasts the lives of the plugin within its process: the kubelet's view of us, GPUs, probes and metrics."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from plugin.gpus.session import GpuSession
 from plugin.kubelet.front import KubeletFront
 from plugin.metrics import Metrics
 from plugin.settings import PluginSettings
+
+_logger = logging.getLogger(__name__)
 
 
 class Lasting:
@@ -32,7 +35,9 @@ class Lasting:
         """Serve probes and metrics where the settings say, and nowhere else any more.
 
         Raises:
-            SettingError: that address cannot be listened on, or not with that certificate; what was before goes on.
+            SettingError: that address cannot be listened on, or the certificate cannot be used. What was before goes
+                on, unless it was at that very address, and somebody else has taken that: then nothing is served until
+                this is called again.
         """
         place = (settings.host, settings.port, settings.tls_cert, settings.tls_key)
         if self._http is None or self._place != place:
@@ -44,8 +49,6 @@ class Lasting:
                 app,
                 host=settings.host,
                 port=settings.port,
-                tls_cert=None,
-                tls_key=None,
                 tls=certificate.context if certificate else None,
             )
             if self._place is not None and self._place[:2] == place[:2]:
@@ -53,14 +56,17 @@ class Lasting:
             await server.start()
             await self._stop_http()
             self._http, self._place = server, place
-            self._renewing = asyncio.create_task(certificate.run(), name="certificate") if certificate else None
+            if certificate is not None:
+                self._renewing = asyncio.create_task(certificate.run(), name="certificate")
+                self._renewing.add_done_callback(_look_at)
         return self._http
 
     async def _stop_http(self) -> None:
         if self._renewing is not None:
             self._renewing.cancel()
-        if self._http is not None:
-            await self._http.stop()
+        server, self._http, self._place, self._renewing = self._http, None, None, None
+        if server is not None:
+            await server.stop()
 
     async def front_at(self, kubelet: Path) -> KubeletFront:
         """What the kubelet with this socket sees, or will see from `show` on.
@@ -86,3 +92,9 @@ class Lasting:
             await self.front.close()
         await self._stop_http()
         await self.gpus.close()
+
+
+def _look_at(renewing: asyncio.Task[None]) -> None:
+    """Nobody waits for it: without this a defect would be told when the process ends."""
+    if not renewing.cancelled() and (error := renewing.exception()) is not None:
+        _logger.error("defect", exc_info=error)

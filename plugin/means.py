@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from fracgpu.errors import FracgpuError, UnavailableError
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid
+from fracgpu.trouble import TroubleLog
 from plugin.deviceplugin import DevicePlugin
 from plugin.gpus.cards import Card
 from plugin.gpus.session import GpuSession

@@ -9,30 +9,23 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from fracgpu.gpunodes import GpuNodeSpec, IsolationStatus, SharingStatus
 from fracgpu.names import GpuUuid, NodeName
-from fracgpu.process.metrics import KubeCalls, service_registry
+from fracgpu.process.metrics import ServiceMetrics
+from fracgpu.quantities import MIB_BYTES
 from plugin.granting.corrections import Correction
-from plugin.usage.measuring import MIB_BYTES, Usage
+from plugin.usage.measuring import Usage
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # `refresh` may take 1 s
 _PUBLISHING: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # two urgent writes are 0.2 s apart
 _CONTAINER: Final = ("namespace", "pod", "container", "gpu")
 
 
-class Metrics:
-    """The device plugin's metrics, in a registry of their own; for the event loop's thread only.
-
-    Attributes:
-        registry: what ``/metrics`` shows.
-        kube: counts requests to the API server.
-    """
+class Metrics(ServiceMetrics):
+    """The device plugin's metrics, in a registry of their own; for the event loop's thread only."""
 
     def __init__(self) -> None:
-        self.registry: Final = service_registry("plugin")
-        self.kube: Final = KubeCalls("plugin", registry=self.registry)
+        super().__init__("plugin")
         self._define_gpus()
         self._define_usage()
         self._define_work()
@@ -80,11 +73,11 @@ class Metrics:
             self._evictions.labels(outcome)
 
     def _define_work(self) -> None:
-        self._calls = Histogram(
-            "fracgpu_plugin_call_duration_seconds",
+        self._calls = self._histogram(
+            "call_duration_seconds",
             "Time from a call of the kubelet to its answer; the kubelet admits no other pod meanwhile.",
-            ["call", "resource"],
-            registry=self.registry,
+            "call",
+            "resource",
             buckets=_SECONDS,
         )
         self._refusals = self._counter("refusals_total", "Calls of the kubelet that were refused.", "reason")
@@ -110,10 +103,9 @@ class Metrics:
         self._journal = self._counter(
             "journal_writes_total", "Times that the grants were written down on the node's disk.", "outcome"
         )
-        self._publishing = Histogram(
-            "fracgpu_plugin_publish_delay_seconds",
+        self._publishing = self._histogram(
+            "publish_delay_seconds",
             "Time from a change that somebody waits for to the GPUNode that says so.",
-            registry=self.registry,
             buckets=_PUBLISHING,
         )
         self._published_at = self._gauge(
@@ -233,12 +225,6 @@ class Metrics:
     def registration(self, resource: str) -> None:
         """Count a registration with the kubelet."""
         self._registrations.labels(resource).inc()
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"fracgpu_plugin_{name}", text, labels, registry=self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fracgpu_plugin_{name}", text, labels, registry=self.registry)
 
 
 def _outcome(*, ok: bool) -> str:

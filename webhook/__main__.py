@@ -71,8 +71,6 @@ async def _serve(settings: WebhookSettings, policy: Policy, stop: asyncio.Event)
             ),
             host=settings.host,
             port=settings.port,
-            tls_cert=None,
-            tls_key=None,
             tls=certificates.context,
         )
         await server.start()
@@ -97,8 +95,6 @@ async def _metrics(settings: WebhookSettings, metrics: Metrics, certificates: Ce
         ProbesApp(registry=metrics.registry, checks={"webhook": certificates.missing}),
         host=settings.metrics_host,
         port=settings.metrics_port,
-        tls_cert=None,
-        tls_key=None,
         tls=None if is_loopback(settings.metrics_host) else certificates.context,
     )
     await server.start()

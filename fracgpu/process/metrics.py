@@ -3,6 +3,7 @@
 A service's own metrics are in its `metrics` module, all of them in one place. Left out: how they are served.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
@@ -28,6 +29,32 @@ def service_registry(component: str) -> CollectorRegistry:
     )
     info.labels(version("fracgpu"), component).set(1)
     return registry
+
+
+class ServiceMetrics:
+    """What the metrics of a service are made of: their names begin with ``fracgpu_`` and the service's name.
+
+    Args:
+        component: as for `service_registry`.
+
+    Attributes:
+        registry: what ``/metrics`` shows.
+        kube: counts requests to the API server.
+    """
+
+    def __init__(self, component: str) -> None:
+        self._prefix = f"fracgpu_{component}_"
+        self.registry: Final = service_registry(component)
+        self.kube: Final = KubeCalls(component, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(self._prefix + name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(self._prefix + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(self._prefix + name, text, labels, registry=self.registry, buckets=buckets)
 
 
 class KubeCalls:

@@ -26,10 +26,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from fracgpu.errors import UnavailableError
-from fracgpu.kube.backoff import TroubleLog
+from fracgpu.trouble import TroubleLog
 
-_QUEUE: Final = 2048  # spans; a bind makes three
-_BATCH: Final = 512
+MAX_WAITING: Final = 2048
+"""Spans that wait to be sent; a bind makes three."""
+
+MAX_SENT: Final = 512
+"""Spans in one request."""
+
 _DELAY_MS: Final = 2000.0
 _EXPORT_SECONDS: Final = 5.0  # with all that is tried again
 _ENDING_SECONDS: Final = 3.0  # for what is left when the process ends
@@ -60,7 +64,7 @@ class Sender:
         exporter = _Exporter(OTLPSpanExporter(endpoint=target, timeout=_EXPORT_SECONDS), self._words)
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                exporter, max_queue_size=_QUEUE, max_export_batch_size=_BATCH, schedule_delay_millis=_DELAY_MS
+                exporter, max_queue_size=MAX_WAITING, max_export_batch_size=MAX_SENT, schedule_delay_millis=_DELAY_MS
             )
         )
         self._tracer = self._provider.get_tracer("fracgpu", version("fracgpu"))

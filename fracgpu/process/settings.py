@@ -70,7 +70,7 @@ class ServiceSettings(BaseModel):
 
     otlp_endpoint: str = ""
     """Where to send traces: the http or https URL of an OpenTelemetry receiver (OTLP over HTTP), such as
-    http://otel-collector:4318. Empty sends none. Needs the extra: pip install fracgpu[otel]."""
+    http://otel-collector:4318. Empty sends none. Needs the extra: pip install '.[otel]' in the repository."""
 
     ready_file: Path | None = None
     """A file to write, in one step, once the service is serving: {"url": ...}. Tells which port was taken for port 0;

@@ -83,7 +83,7 @@ def start_tracing(endpoint: str, *, service: str) -> None:
         from fracgpu.process.otlp import Sender
     except ImportError as exc:
         raise SettingError(
-            "--otlp-endpoint needs OpenTelemetry, which is not installed: pip install fracgpu[otel]"
+            "--otlp-endpoint needs OpenTelemetry, which is not installed: pip install '.[otel]' in the repository"
         ) from exc
     end_tracing()
     base = endpoint.rstrip("/")

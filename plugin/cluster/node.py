@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fracgpu.errors import SettingError
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, Reflector
 from fracgpu.kube.resources import NODES
 from fracgpu.names import NodeName
 from fracgpu.nodes import Node
+from fracgpu.trouble import Backoff, TroubleLog
 
 _NVIDIA_DEVICES: Final = ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-")
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
 from fracgpu.kube.resources import SHARINGPOLICIES
 from fracgpu.sharing import SharingPolicy
+from fracgpu.trouble import Backoff, TroubleLog
 
 _COALESCE_SECONDS: Final = 0.5  # changes within it are weighed at once: thousands may come in one list
 _NOT_FOUND: Final = 404

@@ -25,12 +25,12 @@ from typing import Final
 import msgspec
 
 from fracgpu.gpunodes import GpuNode, GpuNodeSpec, GpuNodeStatus, written
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Change, ChangeKind, Reflector
 from fracgpu.kube.resources import GPUNODES, NODES
 from fracgpu.names import GPUNODE_API_VERSION, GPUNODE_KIND, NodeName
+from fracgpu.trouble import Backoff, TroubleLog
 from plugin.usage.reporting import has_moved
 
 _FIELD_MANAGER: Final = "fracgpu-device-plugin"

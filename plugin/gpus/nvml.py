@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from fracgpu.errors import UnavailableError
 from fracgpu.names import GpuUuid
-from fracgpu.quantities import Mib
+from fracgpu.quantities import MIB_BYTES, Mib
 from plugin.gpus.cards import Card, MigPlace
 from plugin.gpus.discovery import Discovery, FoundGpu, MigStrategy, choose
 from plugin.gpus.vitals import Vitals, XidEvent
@@ -33,7 +33,6 @@ BUSY_SECONDS: Final = 2.0
 LONGEST_WAIT_MS: Final = 1000
 """For an event: short, so that a session can be closed."""
 
-_MIB_BYTES: Final = 2**20
 _NO_DRIVER: Final = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 _SESSION_OVER: Final = (
     *_NO_DRIVER,
@@ -338,7 +337,7 @@ def _unread(uuid: GpuUuid, index: int, exc: Exception) -> Card:
 
 
 def _memory(handle: Any) -> Mib:
-    return Mib(pynvml.nvmlDeviceGetMemoryInfo(handle).total // _MIB_BYTES)
+    return Mib(pynvml.nvmlDeviceGetMemoryInfo(handle).total // MIB_BYTES)
 
 
 def _mig_mode(handle: Any) -> bool:

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from fracgpu.errors import UnavailableError
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid
+from fracgpu.trouble import TroubleLog
 from plugin.gpus.cards import Card
 from plugin.gpus.discovery import Discovery
 from plugin.gpus.layout import Problems

@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def deciding(call: str, claim: Claim | None, *, began: float, facts: Mapping[str, object]) -> Iterator[None]:
-    """Tell of the decision that is made within. An error goes on, and carries what it is about, for who answers it.
+    """Tell of the decision that is made within. An error goes on; ours carries what it is about, for who answers it.
 
     Args:
         call: prefer or allocate.
@@ -31,16 +31,16 @@ def deciding(call: str, claim: Claim | None, *, began: float, facts: Mapping[str
     pod = claim.pod
     facts = {"container": claim.container, **facts}
     about = {"pod": pod.key, "uid": pod.uid, "node": pod.spec.node_name, **facts}
-    error: FracgpuError | None = None
+    error: Exception | None = None
     try:
         yield
-    except FracgpuError as exc:
+    except Exception as exc:
         error = exc
         raise
     finally:
         seconds = time.perf_counter() - began
         about["ms"] = round(seconds * 1000, 2)
-        if error is not None:
+        if isinstance(error, FracgpuError):
             error.about = about
         record(
             call,

@@ -16,10 +16,10 @@ from typing import Final, Protocol
 from fracgpu.device_ids import count_by_gpu
 from fracgpu.errors import FracgpuError, UnavailableError
 from fracgpu.gpunodes import GpuNodeSpec, Grant
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib
+from fracgpu.trouble import TroubleLog
 from plugin.gpus.inventory import Inventory
 from plugin.gpus.layout import shares_of
 from plugin.granting.admission import (

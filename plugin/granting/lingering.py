@@ -38,6 +38,7 @@ class LingeringWatch:
         spec: gives the GPUs as they are now.
         tell: has an event written.
         clock: seconds that only grow.
+        interval_seconds: between two looks.
     """
 
     def __init__(
@@ -48,20 +49,25 @@ class LingeringWatch:
         spec: Callable[[], GpuNodeSpec],
         tell: Tell,
         clock: Callable[[], float] = time.monotonic,
+        interval_seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._node = node
         self._ended = ended
         self._spec = spec
         self._tell = tell
         self._clock = clock
+        self._interval_seconds = interval_seconds
         self._since: dict[PodUid, float] = {}  # pod UID -> when it was first seen to have ended and to hold something
         self._told: set[PodUid] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self.look()
-            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                self.look()
+            except Exception:
+                _logger.exception("defect")  # nothing depends on what is told here
+            await asyncio.sleep(self._interval_seconds)
 
     def look(self) -> None:
         """Look once, and tell of each pod once."""

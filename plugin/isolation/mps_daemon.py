@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from fracgpu.errors import FracgpuError, UnavailableError
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.names import GpuUuid
+from fracgpu.trouble import Backoff, TroubleLog
 
 PROBE: Final = "get_default_active_thread_percentage"
 """A command that every daemon answers and that changes nothing; NVIDIA's own plugin asks the same."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from fracgpu.errors import SettingError
+from fracgpu.quantities import MIB_BYTES
 from plugin.handout import LentShare, Mount
 from plugin.isolation.shares import core_percent, in_container_order, smallest_core_percent, smallest_memory
 
@@ -19,7 +20,6 @@ PER_GPU: Final = ("n", "gpu_uuid", "gpu_index")
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _NAME: Final = re.compile(r"(?:[A-Za-z_]|\{n\})(?:[A-Za-z0-9_]|\{n\})*")
-_MIB_BYTES: Final = 2**20
 
 
 class EnvTemplate:
@@ -99,7 +99,7 @@ def _of_all(shares: Sequence[LentShare]) -> dict[str, str]:
     memory = smallest_memory(shares)
     return {
         "memory_mib": str(memory),
-        "memory_bytes": str(memory * _MIB_BYTES),
+        "memory_bytes": str(memory * MIB_BYTES),
         "core_percent": str(smallest_core_percent(shares)),
         "gpu_count": str(len(shares)),
         "gpu_uuids": ",".join(share.card.uuid for share in shares),
@@ -111,7 +111,7 @@ def _of_one(share: LentShare, *, number: int) -> dict[str, str]:
     return {
         "n": str(number),
         "memory_mib": str(share.memory),
-        "memory_bytes": str(share.memory * _MIB_BYTES),
+        "memory_bytes": str(share.memory * MIB_BYTES),
         "core_percent": str(core_percent(share)),
         "gpu_uuid": share.card.uuid,
         "gpu_index": share.card.index_name,

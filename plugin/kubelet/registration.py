@@ -16,9 +16,9 @@ import grpc
 from grpc import aio
 
 from fracgpu.errors import UnavailableError
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kubelet.deviceplugin_pb2 import RegisterRequest
 from fracgpu.kubelet.deviceplugin_pb2_grpc import RegistrationStub
+from fracgpu.trouble import TroubleLog
 from plugin.kubelet.service import OPTIONS, PluginServer
 
 API_VERSION: Final = "v1beta1"

@@ -6,14 +6,12 @@ is in that container's. What cannot be told is None, never 0.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from fracgpu.gpunodes import GpuNodeSpec, Grant
 from fracgpu.names import GpuUuid, PodUid
 from fracgpu.pods import Pod
+from fracgpu.quantities import MIB_BYTES
 from plugin.kubelet.cgroups import ContainerPids
-
-MIB_BYTES: Final = 2**20
 
 Processes = Mapping[GpuUuid, Sequence[tuple[int, int | None]]]
 """GPU -> the processes that use it: PID in the host's namespace, and bytes of video memory, None where NVML does not

@@ -43,20 +43,17 @@ class Action:
         step: what.
         uid: which pod.
         excesses: the GPUs that it is about; none for ENDED.
-        count: of WARN: which event on this pod it is, from 1.
     """
 
     step: Step
     uid: PodUid
     excesses: tuple[Excess, ...] = ()
-    count: int = 0
 
 
 @dataclass(slots=True)
 class _Record:
     streaks: dict[GpuUuid, int] = field(default_factory=dict)  # GPU -> measurements in a row above the grant
     is_over: bool = False
-    count: int = 0  # events so far
     warned_at: float | None = None
     evicted_at: float | None = None
 
@@ -109,7 +106,6 @@ class OveruseWatch:
         """Note that the event of a WARN could not be written: it is due again."""
         if uid in self._records:
             self._records[uid].warned_at = None
-            self._records[uid].count -= 1
 
     def _judge(self, uid: PodUid, record: _Record, excesses: tuple[Excess, ...], now: float) -> list[Action]:
         record.streaks = {excess.gpu: record.streaks.get(excess.gpu, 0) + 1 for excess in excesses}
@@ -123,8 +119,7 @@ class OveruseWatch:
             actions.append(Action(Step.ENDED, uid))
         if lasting and _is_due(record.warned_at, REPEAT_SECONDS, now):
             record.warned_at = now
-            record.count += 1
-            actions.append(Action(Step.WARN, uid, lasting, record.count))
+            actions.append(Action(Step.WARN, uid, lasting))
         unbearable = tuple(excess for excess in excesses if record.streaks[excess.gpu] >= EVICT_AFTER)
         if self._evicts and unbearable and _is_due(record.evicted_at, EVICT_AGAIN_SECONDS, now):
             record.evicted_at = now

@@ -10,8 +10,8 @@ from typing import Final
 
 from fracgpu.gpunodes import Grant, UsedMemory
 from fracgpu.names import GpuUuid, PodUid
-from fracgpu.quantities import Mib
-from plugin.usage.measuring import MIB_BYTES, Usage
+from fracgpu.quantities import MIB_BYTES, Mib
+from plugin.usage.measuring import Usage
 
 MOVE_MIB: Final = 64
 """A value that moved by no more than this is as it was."""

@@ -1,45 +1,60 @@
 """Measures what containers use of the GPUs, publishes it, and acts on pods that use more than they were granted.
 
 Left out: what belongs to whom (`measuring`), and when a pod is too much (`overuse`). The cgroups are read in a
-thread; a measurement never waits for the API server longer than `_WRITE_SECONDS`.
+thread; a measurement never waits for the API server longer than `_EVICT_SECONDS`.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from fracgpu.errors import UnavailableError
 from fracgpu.gpunodes import GpuNodeSpec, Grant
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
-from fracgpu.kube.events import PodEvent, write_event
-from fracgpu.names import NodeName, PodUid
+from fracgpu.names import PodUid
 from fracgpu.pods import Pod
-from fracgpu.quantities import format_mib
+from fracgpu.quantities import MIB_BYTES, format_mib
+from fracgpu.trouble import TroubleLog
 from plugin.kubelet.cgroups import PodCgroups
 from plugin.metrics import Metrics
-from plugin.usage.measuring import MIB_BYTES, Excess, Processes, Usage, container_names, find_owners, measure
+from plugin.usage.measuring import Excess, Processes, Usage, container_names, find_owners, measure
 from plugin.usage.overuse import Action, OveruseWatch, Step
 
-OVERUSE: Final = "GPUMemoryOveruse"
-EVICTED: Final = "GPUMemoryEviction"
-COMPONENT: Final = "fracgpu-plugin"
+OVERUSE: Final = "GpuMemoryOveruse"
+EVICTED: Final = "GpuMemoryEviction"
 
-_WRITE_SECONDS: Final = 5.0
+_EVICT_SECONDS: Final = 5.0
 _MANY: Final = 4  # GPUs that a message lists; all of them are in the metrics
 
 _logger = logging.getLogger(__name__)
+
+
+class Tell(Protocol):
+    """See `fracgpu.kube.recording.EventRecorder.warn`."""
+
+    def __call__(
+        self,
+        *,
+        namespace: str,
+        pod: str,
+        uid: PodUid,
+        reason: str,
+        message: str,
+        on_lost: Callable[[], None] = ...,
+    ) -> None:
+        """Have a Warning written."""
+        ...
 
 
 class UsageWatchdog:
     """The loop that measures.
 
     Args:
-        client: the API server, for events and evictions.
-        node: this node's name.
+        client: the API server, for evictions.
         spec: gives the GPUs as they are now.
         grants: gives who holds what now.
         pods: gives the pods of this node that live, by UID.
@@ -48,8 +63,9 @@ class UsageWatchdog:
         metrics: where the results go.
         period_seconds: between two measurements.
         evicts: whether pods that go on using too much are evicted.
+        tell: has an event written.
         on_measured: called after each measurement, also one that failed.
-        clock: now in seconds, by a clock that nobody sets.
+        clock: seconds that only grow.
         wall_clock: now, for people.
     """
 
@@ -57,7 +73,6 @@ class UsageWatchdog:
         self,
         client: KubeClient,
         *,
-        node: NodeName,
         spec: Callable[[], GpuNodeSpec],
         grants: Callable[[], Sequence[Grant]],
         pods: Callable[[], Mapping[PodUid, Pod]],
@@ -66,12 +81,12 @@ class UsageWatchdog:
         metrics: Metrics,
         period_seconds: float,
         evicts: bool,
+        tell: Tell,
         on_measured: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
-        self._node = node
         self._spec = spec
         self._grants = grants
         self._pods = pods
@@ -79,17 +94,16 @@ class UsageWatchdog:
         self._processes = processes
         self._metrics = metrics
         self._period_seconds = period_seconds
+        self._tell = tell
         self._on_measured = on_measured
         self._measured: tuple[Usage, datetime] | None = None  # the last measurement, where it did not fail
-        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._clock = clock
         self._wall_clock = wall_clock
         # Twice the period, and what a slow NVML and API server may take: more is a measurement that did not happen.
-        self._overuse = OveruseWatch(evicts=evicts, max_gap_seconds=2 * period_seconds + 2 * _WRITE_SECONDS)
+        self._overuse = OveruseWatch(evicts=evicts, max_gap_seconds=2 * period_seconds + 2 * _EVICT_SECONDS)
         self._names: dict[str, str] = {}  # container ID -> container name, also of containers that were restarted
-        self._first: dict[PodUid, datetime] = {}  # pod UID -> when its overuse was first spoken of
         self._is_blind = False
         self._measuring = TroubleLog(_logger, subject="measuring GPU memory", clock=self._clock)
-        self._writing = TroubleLog(_logger, subject="events of GPU memory", clock=self._clock)
 
     @property
     def measured(self) -> tuple[Usage, datetime] | None:
@@ -121,7 +135,6 @@ class UsageWatchdog:
         pods = {uid: pod for uid, pod in self._pods().items() if pod.metadata.deletion_timestamp is None}
         excesses = {uid: excess for uid, excess in usage.excesses.items() if uid in pods}
         actions = self._overuse.observe(excesses, pods=pods.keys(), now=self._clock())
-        self._first = {uid: moment for uid, moment in self._first.items() if uid in pods}
         began = sum(action.step is Step.BEGAN for action in actions)
         self._metrics.overusing(len(self._overuse.over), began=began)
         await asyncio.gather(*(self._act(action, pods[action.uid]) for action in actions))
@@ -156,16 +169,21 @@ class UsageWatchdog:
                 _logger.info("uses no more GPU memory than granted", extra={"pod": pod.key})
             case Step.WARN:
                 message = f"The pod uses more GPU memory than it was granted: {text}."
-                first = self._first.setdefault(pod.uid, self._wall_clock())
-                if not await self._say(pod, OVERUSE, message, count=action.count, first=first):
-                    self._overuse.unwarned(pod.uid)
+                self._tell(
+                    namespace=pod.metadata.namespace,
+                    pod=pod.metadata.name,
+                    uid=pod.uid,
+                    reason=OVERUSE,
+                    message=message,
+                    on_lost=lambda: self._overuse.unwarned(pod.uid),
+                )
             case Step.EVICT:
                 await self._evict(pod, text)
 
     async def _evict(self, pod: Pod, text: str) -> None:
         try:
             await self._client.evict(
-                namespace=pod.metadata.namespace, name=pod.metadata.name, uid=pod.uid, timeout_seconds=_WRITE_SECONDS
+                namespace=pod.metadata.namespace, name=pod.metadata.name, uid=pod.uid, timeout_seconds=_EVICT_SECONDS
             )
         except KubeError as exc:
             is_blocked = exc.status == 429
@@ -178,33 +196,9 @@ class UsageWatchdog:
         self._metrics.eviction("evicted")
         _logger.warning("evicted", extra={"pod": pod.key, "usage": text})
         message = f"The pod was evicted, because it went on using more GPU memory than it was granted: {text}."
-        await self._say(pod, EVICTED, message, count=1, first=self._wall_clock())
-
-    async def _say(self, pod: Pod, reason: str, message: str, *, count: int, first: datetime) -> bool:
-        event = PodEvent(
-            namespace=pod.metadata.namespace,
-            pod=pod.metadata.name,
-            uid=pod.uid,
-            reason=reason,
-            message=message,
-            count=count,
-            first=first,
-            last=self._wall_clock(),
+        self._tell(
+            namespace=pod.metadata.namespace, pod=pod.metadata.name, uid=pod.uid, reason=EVICTED, message=message
         )
-        try:
-            await write_event(
-                self._client,
-                event,
-                component=COMPONENT,
-                instance=self._node,
-                node=self._node,
-                timeout_seconds=_WRITE_SECONDS,
-            )
-        except KubeError as exc:
-            self._writing.failed(exc)
-            return False
-        self._writing.succeeded()
-        return True
 
 
 def _amounts(excesses: Sequence[Excess]) -> str:

@@ -30,7 +30,7 @@ async def test_a_pods_way_is_one_trace(api: ApiServer, replicas: Replicas) -> No
     assert bind.attributes == {**about, "fracgpu.node": "node-2", "fracgpu.gpus": ["GPU-node-2=16"]}
     for name in ("reserve", "Binding"):
         found = receiver.named(name)
-        assert (found.parent, found.attributes) == (bind.id, {"k8s.node.name": "node-2"})
+        assert (found.parent, found.attributes) == (bind.id, {**about, "k8s.node.name": "node-2"})
         assert found.seconds < bind.seconds
 
 

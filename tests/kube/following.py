@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fracgpu.kube.backoff import Backoff
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.reflector import Change, Reflector
 from fracgpu.kube.resources import PODS
 from fracgpu.pods import Pod
+from fracgpu.trouble import Backoff
 
 PATIENCE_SECONDS = 10.0
 

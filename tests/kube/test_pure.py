@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.changes import Change, ChangeKind, differences
 from fracgpu.kube.messages import Lines, decode_event
 from fracgpu.kube.resources import GPUNODES, PODS
 from fracgpu.names import PodUid
 from fracgpu.pods import ObjectMeta, Pod
+from fracgpu.trouble import Backoff, TroubleLog
 
 
 def pod(uid: str, version: int) -> Pod:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fracgpu.kube.backoff import Backoff
 from fracgpu.kube.client import KubeClient
 from fracgpu.pods import Pod
+from fracgpu.trouble import Backoff
 from tests.kube.following import PATIENCE_SECONDS, Follower, running
 from tests.kube.server import Server, Watch, make_pod, status
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class SimulatedNode:
         has_kubelet: bool = True,
         rules: Sequence[SharingSpec] = (),
         problems: Problems | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **more: Any,
     ) -> AsyncIterator[DevicePlugin]:
         """Run the plugin, registered where there is a kubelet; leaving ends it as SIGTERM does.
@@ -128,6 +130,7 @@ class SimulatedNode:
                 cdi_hook_path=settings.nvidia_cdi_hook_path,
             ),
             isolate=lambda *_: Advisory(),
+            clock=clock,
         )
         front = KubeletFront(settings.kubelet_socket, metrics=Metrics())
         await front.start()
@@ -170,6 +173,10 @@ class SimulatedNode:
                         return event.object
         raise AssertionError("the watch ended")
 
+    async def until_told(self, reason: str) -> Object:
+        """Wait for an event on a pod."""
+        return await self.until("events", "", lambda event: bool(event["reason"] == reason))
+
     async def until_phase(self, name: str, phase: str, *, namespace: str = "team-a") -> Object:
         return await self.until(
             "pods", name, lambda pod: pod.get("status", {}).get("phase") == phase, namespace=namespace
@@ -190,4 +197,6 @@ def granted(node: Object) -> dict[PodUid, dict[str, Any]]:
 
 
 def _is(obj: Object, name: str, namespace: str) -> bool:
+    if not name:
+        return True
     return bool(obj["metadata"]["name"] == name and obj["metadata"].get("namespace", "") == namespace)

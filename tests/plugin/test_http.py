@@ -23,7 +23,7 @@ Get = Callable[..., Awaitable[tuple[int, str, str]]]
 @asynccontextmanager
 async def serving(metrics: Metrics, **checks: Check) -> AsyncIterator[Get]:
     app = ProbesApp(registry=metrics.registry, checks=checks)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=0)
     await server.start()
     try:
         async with aiohttp.ClientSession(server.url) as session:
@@ -129,7 +129,7 @@ def test_what_is_gone_vanishes() -> None:
 
 async def test_a_header_without_an_end_is_not_read_for_ever() -> None:
     app = ProbesApp(registry=Metrics().registry, checks={})
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=0)
     await server.start()
     _reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:

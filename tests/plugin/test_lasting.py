@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ import pytest
 import trustme
 
 from fracgpu.errors import SettingError
+from fracgpu.process.serving import HttpServer
+from fracgpu.process.tls import ServerCertificate
 from plugin.lasting import Lasting
 from plugin.settings import PluginSettings
 
@@ -82,6 +85,50 @@ async def test_a_certificate_that_cannot_be_used_changes_nothing(lasting: Lastin
         await lasting.serve_http(PluginSettings(node_name="n", port=port, tls_cert=chain, tls_key=key))
     async with aiohttp.ClientSession() as session, session.get(f"{plain.url}/livez") as response:
         assert response.status == 200
+
+
+async def test_an_address_that_was_lost_is_listened_on_later(
+    lasting: Lasting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else takes the port while another certificate is followed, and lets go of it again."""
+    port = free_port()
+    thieves: list[socket.socket] = []
+
+    class Robbed(HttpServer):
+        async def stop(self) -> None:
+            await super().stop()
+            if not thieves:
+                thieves.append(socket.create_server(("127.0.0.1", port)))
+
+    monkeypatch.setattr("plugin.lasting.HttpServer", Robbed)
+    authority = trustme.CA()
+    chain, key = certificate(tmp_path, authority)
+    before = PluginSettings(node_name="n", port=port)
+    await lasting.serve_http(before)
+    with pytest.raises(SettingError, match=str(port)):
+        await lasting.serve_http(PluginSettings(node_name="n", port=port, tls_cert=chain, tls_key=key))
+    thieves[0].close()
+    server = await lasting.serve_http(before)
+    async with aiohttp.ClientSession() as session, session.get(f"{server.url}/livez") as response:
+        assert response.status == 200
+
+
+async def test_a_certificate_that_is_no_longer_followed_is_told(
+    lasting: Lasting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = asyncio.Event()
+
+    class Defective(ServerCertificate):
+        async def run(self) -> None:
+            asyncio.get_running_loop().call_soon(told.set)
+            raise ZeroDivisionError
+
+    monkeypatch.setattr("plugin.lasting.ServerCertificate", Defective)
+    chain, key = certificate(tmp_path, trustme.CA())
+    await lasting.serve_http(PluginSettings(node_name="n", port=0, tls_cert=chain, tls_key=key))
+    await told.wait()
+    assert [(record.name, record.message) for record in caplog.records] == [("plugin.lasting", "defect")]
+    assert caplog.records[0].exc_info is not None
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from fracgpu.gpunodes import Grant
-from fracgpu.names import NodeName, PodUid
+from fracgpu.names import PodUid
 from fracgpu.plans import Share
-from plugin.granting import lingering
 from plugin.granting.lingering import KEPT, KEPT_SECONDS, LingeringWatch
 from tests.plugin.builders import A, make_spec
-from tests.plugin.node import SimulatedNode
+from tests.plugin.node import NODE, PATIENCE_SECONDS, SimulatedNode
 
 
 class Ended:
@@ -24,7 +23,7 @@ class Ended:
         self.seconds = 0.0
         self.told: list[dict[str, Any]] = []
         self.watch = LingeringWatch(
-            node=NodeName("node-1"),
+            node=NODE,
             ended=lambda: self.grants,
             spec=make_spec,
             tell=lambda **facts: self.told.append(facts),
@@ -74,25 +73,46 @@ def test_pods_that_let_go_in_time_are_not_told_of() -> None:
     assert ended.look(after=KEPT_SECONDS) == ["v"], "the other has begun anew"
 
 
-async def test_a_force_deleted_pod_whose_process_lives_says_so(
-    node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lingering, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(lingering, "_LOOK_SECONDS", 0.05)
+async def test_a_defect_is_told_and_it_looks_again(caplog: pytest.LogCaptureFixture) -> None:
+    ended = Ended()
+    looks = 0
+    again = asyncio.Event()
+
+    def grants() -> list[Grant]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise KeyError("u")
+        again.set()
+        return []
+
+    watch = LingeringWatch(
+        node=NODE, ended=grants, spec=make_spec, tell=lambda **_: None, clock=lambda: ended.seconds, interval_seconds=0
+    )
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.wait((running, asyncio.create_task(again.wait())), return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done(), running.exception()
+    running.cancel()
+    assert [record.message for record in caplog.records] == ["defect"]
+
+
+async def test_a_force_deleted_pod_whose_process_lives_says_so(node: SimulatedNode) -> None:
+    seconds = 0.0
     node.keep_processes_alive()
-    async with node.plugin():
+    async with node.plugin(clock=lambda: seconds) as plugin:
         uid = await node.create("old", {"main": [Share(A, 16)]})
         await node.until_phase("old", "Running")
         await node.cluster.delete("pods", "old", namespace="team-a", grace_seconds=0)
-        async with asyncio.timeout(20):
-            event: dict[str, Any] = {}
-            while not event:
-                listed, version = await node.cluster.list("events")
-                event = next((one for one in listed if one["reason"] == KEPT), {})
-                if not event:
-                    async for _ in node.cluster.watch("events", resource_version=version):
-                        break
+        telling = asyncio.create_task(node.until_told(KEPT))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not telling.done():  # when the books say that it has ended is not to be seen from outside
+                plugin.lingering.look()
+                seconds += KEPT_SECONDS
+                await asyncio.sleep(0)
+        event = await telling
         assert (event["type"], event["involvedObject"]["uid"]) == ("Warning", uid)
+        assert event["source"]["host"] == NODE
         assert "8 GiB on GPU 0" in event["message"]
         node.let_processes_end()
         await node.until_granted()

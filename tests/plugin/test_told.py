@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from fracgpu.errors import ConflictError
 from fracgpu.plans import Share
-from tests.plugin.builders import A
+from plugin.granting.admission import Claim
+from plugin.granting.deciding import deciding
+from tests.plugin.builders import A, make_pod
 from tests.plugin.node import NODE, SimulatedNode
 from tests.process.receiver import traced
 
@@ -57,3 +60,16 @@ async def test_what_is_granted_and_what_is_refused(node: SimulatedNode, caplog: 
     }
     failed = [found for (uid, _), found in spans.items() if uid == second]
     assert [found.error for found in failed if found.error] == [refused["sentence"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ConflictError("somebody was faster"), "Conflict"), (ZeroDivisionError("odd"), "ZeroDivisionError")],
+)
+async def test_whatever_goes_wrong_is_the_spans_error(error: Exception, kind: str) -> None:
+    claim = Claim(make_pod("p", {"main": [Share(A, 8)]}), "main")
+    async with traced("plugin") as receiver:
+        with pytest.raises(type(error)), deciding("allocate", claim, began=0.0, facts={}):
+            raise error
+    (span,) = receiver.spans
+    assert (span.error, span.attributes["error.type"]) == (str(error), kind)

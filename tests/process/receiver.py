@@ -39,6 +39,11 @@ class Receiver:
     resource: dict[str, Any] = field(default_factory=dict)
     spans: list[ReceivedSpan] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)  # set at first
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
 
     def named(self, name: str) -> ReceivedSpan:
         """The only span of that name."""
@@ -57,6 +62,8 @@ class Receiver:
         assert request.content_type == "application/x-protobuf"
         self.path = request.path
         sent = ExportTraceServiceRequest.FromString(await request.read())
+        self.asked.set()
+        await self.may_answer.wait()
         for group in sent.resource_spans:
             self.resource = _values(group.resource.attributes)
             self.spans += [_span(found) for scope in group.scope_spans for found in scope.spans]

@@ -43,7 +43,7 @@ async def serve(stop: asyncio.Event) -> None:
             tasks.create_task(fail("no API server"))
     if settings.failure:
         await fail(settings.failure)
-    server = HttpServer(app, host="127.0.0.1", port=settings.port, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=settings.port)
     with span("serve"):
         await server.start()
         announce_ready(server.url, ready_file=settings.ready_file)

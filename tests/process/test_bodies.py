@@ -51,7 +51,7 @@ class Caller:
 @asynccontextmanager
 async def serving(bodies: Bodies) -> AsyncIterator[HttpServer]:
     app = create_app(Policy(), bodies=bodies)
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(app, host="127.0.0.1", port=0)
     await server.start()
     try:
         yield server

@@ -14,6 +14,7 @@ import trustme
 
 from fracgpu.process.bodies import MAX_BODY_BYTES
 from fracgpu.process.serving import HttpServer
+from fracgpu.process.tls import ServerCertificate
 from fracgpu.quantities import Mib
 from tests.webhook.builders import operations_of, pod, review
 from webhook.app import create_app
@@ -70,7 +71,7 @@ async def session(authority: trustme.CA) -> AsyncIterator[aiohttp.ClientSession]
 @pytest.fixture
 async def client(session: aiohttp.ClientSession, tls: tuple[Path, Path]) -> AsyncIterator[Client]:
     app = create_app(Policy(unit=RECORDED_UNIT, replicas=4))
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=tls[0], tls_key=tls[1])
+    server = HttpServer(app, host="127.0.0.1", port=0, tls=ServerCertificate(cert=tls[0], key=tls[1]).context)
     await server.start()
     try:
         yield Client(session, server.url)
@@ -159,7 +160,7 @@ async def test_readiness_says_what_is_missing_and_health_does_not_mind(
     session: aiohttp.ClientSession, tls: tuple[Path, Path]
 ) -> None:
     app = create_app(Policy(), missing=lambda: "there is no certificate yet")
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=tls[0], tls_key=tls[1])
+    server = HttpServer(app, host="127.0.0.1", port=0, tls=ServerCertificate(cert=tls[0], key=tls[1]).context)
     await server.start()
     try:
         client = Client(session, server.url)

@@ -52,7 +52,7 @@ class Caller:
 @pytest.fixture
 async def caller(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Caller]:
     caplog.set_level(logging.DEBUG)
-    server = HttpServer(create_app(POLICY), host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    server = HttpServer(create_app(POLICY), host="127.0.0.1", port=0)
     await server.start()
     async with aiohttp.ClientSession() as session:
         yield Caller(session, server.url, caplog)

@@ -18,9 +18,9 @@ from typing import Final, Protocol
 from cryptography.x509 import Certificate
 
 from fracgpu.errors import FracgpuError, SettingError, UnavailableError
-from fracgpu.kube.backoff import Backoff, TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
+from fracgpu.trouble import Backoff, TroubleLog
 from webhook.certificates.files import CertificateFiles
 from webhook.certificates.handshakes import Handshakes
 from webhook.certificates.happenings import Happening, OnHappening, unnoticed

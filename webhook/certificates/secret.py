@@ -15,10 +15,10 @@ from typing import Final
 from cryptography.x509 import Certificate
 
 from fracgpu.errors import UnavailableError
-from fracgpu.kube.backoff import TroubleLog
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.reflector import Reflector
+from fracgpu.trouble import TroubleLog
 from webhook.certificates.happenings import Happening, OnHappening, unnoticed
 from webhook.certificates.objects import FIELD_MANAGER, SECRETS, Secret, secret_body
 from webhook.certificates.renewing import Finding, Offer, content_of, examine, renewed

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fracgpu.errors import NoRoomError, UnavailableError
-from fracgpu.kube.backoff import Backoff
+from fracgpu.trouble import Backoff
 from plugin.handout import Mount
 from plugin.isolation.mps import CONTROL, Mps, find_control, most_clients
 from plugin.isolation.mps_daemon import PROBE, MpsDaemon

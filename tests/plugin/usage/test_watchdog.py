@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from msgspec import to_builtins
 from fracgpu.errors import UnavailableError
 from fracgpu.gpunodes import Grant
 from fracgpu.kube.client import KubeClient
+from fracgpu.kube.recording import EventRecorder
 from fracgpu.kube.resources import PODS
 from fracgpu.names import GpuUuid, NodeName, PodUid
 from fracgpu.plans import Share
@@ -26,6 +28,7 @@ from plugin.metrics import Metrics
 from plugin.usage.watchdog import UsageWatchdog
 from tests.kube.server import Server, serving
 from tests.plugin.builders import A, B, make_spec
+from tests.plugin.node import PATIENCE_SECONDS
 
 GIB = 2**30
 PERIOD = 10.0
@@ -47,12 +50,24 @@ class Node:
         self._seconds = 0.0
         self._began = datetime(2026, 11, 21, tzinfo=UTC)
         (root / "kubepods").mkdir()
-        self.watchdog = self.make_watchdog(evicts=evicts)
+        self.told = 0
+        self.outcomes: list[str] = []  # of what was told
+        self._news = asyncio.Event()
+        self.begin(evicts=evicts)
 
-    def make_watchdog(self, *, evicts: bool) -> UsageWatchdog:
-        return UsageWatchdog(
+    def begin(self, *, evicts: bool) -> None:
+        """Make a watchdog, and what writes its events; `running` runs the latter."""
+        self.recorder = EventRecorder(
             self.client,
+            component="fracgpu-plugin",
+            instance="node-1",
             node=NodeName("node-1"),
+            on_outcome=self._note,
+            clock=lambda: self._seconds,
+            wall_clock=self._now,
+        )
+        self.watchdog = UsageWatchdog(
+            self.client,
             spec=make_spec,
             grants=lambda: self.grants,
             pods=lambda: self.pods,
@@ -61,9 +76,38 @@ class Node:
             metrics=self.metrics,
             period_seconds=PERIOD,
             evicts=evicts,
+            tell=self._tell,
             clock=lambda: self._seconds,
-            wall_clock=lambda: self._began + timedelta(seconds=self._seconds),
+            wall_clock=self._now,
         )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Node]:
+        """Write events while this is open."""
+        writing = asyncio.create_task(self.recorder.run())
+        try:
+            yield self
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    def _now(self) -> datetime:
+        return self._began + timedelta(seconds=self._seconds)
+
+    def _tell(self, **facts: Any) -> None:
+        self.told += 1
+        self.recorder.warn(**facts)
+
+    def _note(self, outcome: str) -> None:
+        self.outcomes.append(outcome)
+        self._news.set()
+
+    async def until_written(self) -> None:
+        """Wait until it is known what became of all that was told."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(self.outcomes) < self.told:
+                self._news.clear()
+                await self._news.wait()
 
     async def _list(self) -> dict[GpuUuid, list[tuple[int, int | None]]]:
         if not self.nvml_answers:
@@ -113,11 +157,12 @@ class Node:
             self._seconds += PERIOD
             await self.look()
             await self.watchdog.check()
+            await self.until_written()
 
     async def skip(self, seconds: float) -> None:
         self._seconds += seconds
 
-    async def events(self, reason: str = "GPUMemoryOveruse") -> list[dict[str, Any]]:
+    async def events(self, reason: str = "GpuMemoryOveruse") -> list[dict[str, Any]]:
         found, _ = await self.api.cluster.list("events")
         return [event for event in found if event["reason"] == reason]
 
@@ -137,15 +182,17 @@ async def kube(tmp_path: Path) -> AsyncIterator[tuple[ApiServer, KubeClient]]:
 
 
 @pytest.fixture
-def node(kube: tuple[ApiServer, KubeClient], tmp_path: Path) -> Node:
+async def node(kube: tuple[ApiServer, KubeClient], tmp_path: Path) -> AsyncIterator[Node]:
     (tmp_path / "cgroup").mkdir()
-    return Node(*kube, tmp_path / "cgroup", evicts=False)
+    async with Node(*kube, tmp_path / "cgroup", evicts=False).running() as made:
+        yield made
 
 
 @pytest.fixture
-def evicting(kube: tuple[ApiServer, KubeClient], tmp_path: Path) -> Node:
+async def evicting(kube: tuple[ApiServer, KubeClient], tmp_path: Path) -> AsyncIterator[Node]:
     (tmp_path / "cgroup").mkdir()
-    return Node(*kube, tmp_path / "cgroup", evicts=True)
+    async with Node(*kube, tmp_path / "cgroup", evicts=True).running() as made:
+        yield made
 
 
 async def test_what_is_used_is_shown_by_container_until_the_pod_ends(node: Node) -> None:
@@ -219,8 +266,9 @@ async def test_an_event_that_the_api_server_did_not_take_is_written_later(
         troubled.refuse("PATCH", 500)
         troubled.answers.append({"metadata": {"name": "event"}})
         node.client = await KubeClient.connect(kubeconfig=troubled.kubeconfig(tmp_path))
-        node.watchdog = node.make_watchdog(evicts=False)
-        await node.check(5)
+        node.begin(evicts=False)
+        async with node.running():
+            await node.check(5)
         sent = [json.loads(seen.body) for seen in troubled.seen if seen.method == "PATCH"]
         await node.client.close()
     assert [(event["count"], event["lastTimestamp"]) for event in sent] == [
@@ -253,7 +301,7 @@ async def test_a_pod_that_goes_on_is_evicted(evicting: Node) -> None:
     ending = [pod.metadata.name for pod in node.pods.values() if pod.metadata.deletion_timestamp is not None]
     assert ending == ["greedy"]
     assert node.value("evictions_total", outcome="evicted") == 1
-    (event,) = await node.events("GPUMemoryEviction")
+    (event,) = await node.events("GpuMemoryEviction")
     assert event["message"] == (
         "The pod was evicted, because it went on using more GPU memory than it was granted: "
         "2.5 GiB of GPU-a, granted 2 GiB."
@@ -273,13 +321,13 @@ async def test_a_disruption_budget_is_respected_and_asked_again(evicting: Node) 
     await node.check(8)
     assert node.value("evictions_total", outcome="blocked") == 1
     assert all(pod.metadata.deletion_timestamp is None for pod in node.pods.values())
-    assert await node.events("GPUMemoryEviction") == []
+    assert await node.events("GpuMemoryEviction") == []
 
     allowed = {"status": {"disruptionsAllowed": 1}}
     await node.api.cluster.patch("poddisruptionbudgets", "all", allowed, namespace="team-a", subresource="status")
     await node.check(2)
     assert node.value("evictions_total", outcome="evicted") == 1
-    assert len(await node.events("GPUMemoryEviction")) == 1
+    assert len(await node.events("GpuMemoryEviction")) == 1
 
 
 async def test_measurements_that_failed_evict_nobody(evicting: Node) -> None:

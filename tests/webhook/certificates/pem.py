@@ -32,7 +32,7 @@ def certificate_of(authority: trustme.CA) -> x509.Certificate:
 @asynccontextmanager
 async def listening(context: ssl.SSLContext) -> AsyncIterator[HttpServer]:
     """Our HTTP server with this context; it answers any GET with the path."""
-    server = HttpServer(app, host="127.0.0.1", port=0, tls_cert=None, tls_key=None, tls=context)
+    server = HttpServer(app, host="127.0.0.1", port=0, tls=context)
     await server.start()
     try:
         yield server
