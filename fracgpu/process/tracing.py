@@ -66,18 +66,21 @@ def start_tracing(endpoint: str, *, service: str) -> None:
         service: extender, webhook or plugin.
 
     Raises:
-        SettingError: that is no such URL, or OpenTelemetry is not installed.
+        SettingError: that is no such URL, or one with a password or a query, or OpenTelemetry is not installed.
     """
     global _sender
     try:
         url = urlsplit(endpoint)
         is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        # It is logged, and shows in the list of processes: no place for a password.
+        is_usable = is_usable and "@" not in url.netloc and not url.query and not url.fragment
     except ValueError:
         is_usable = False
     if not is_usable:
         raise SettingError(
             "--otlp-endpoint (environment: FRACGPU_OTLP_ENDPOINT) must be the http or https URL of an OTLP receiver, "
-            "for example http://otel-collector:4318"
+            "for example http://otel-collector:4318, without a password or query: what a receiver asks for goes into "
+            "OTEL_EXPORTER_OTLP_HEADERS"
         )
     try:
         from fracgpu.process.otlp import Sender

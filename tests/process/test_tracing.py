@@ -137,10 +137,17 @@ def test_where_opentelemetry_is_not_installed_it_says_what_to_do() -> None:
     )
 
 
-@pytest.mark.parametrize("endpoint", ["otel:4317", "grpc://otel:4317", "http://", "http://[::1", "http://a:b", "x"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("otel:4317", "grpc://otel:4317", "http://", "http://[::1", "http://a:b", "x"),
+        *("http://user:secret@otel:4318", "http://otel:4318/v1/traces?token=secret", "http://otel:4318/#secret"),
+    ],
+)
 def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
-    with pytest.raises(SettingError, match=r"--otlp-endpoint .* must be the http or https URL"):
+    with pytest.raises(SettingError, match=r"--otlp-endpoint .* must be the http or https URL") as refused:
         start_tracing(endpoint, service="x")
+    assert "secret" not in str(refused.value)
 
 
 def test_a_receiver_that_is_not_there_is_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:

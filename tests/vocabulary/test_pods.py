@@ -103,3 +103,13 @@ ENDED: dict[str, tuple[object, bool]] = {
 @pytest.mark.parametrize(("status", "want"), ENDED.values(), ids=ENDED)
 def test_whether_all_containers_have_ended(status: object, want: bool) -> None:
     assert decode({"status": status}).all_terminated is want
+
+
+def test_what_the_scheduler_says_is_why_the_pod_waits() -> None:
+    ready = {"type": "Ready", "status": "False", "message": "not this"}
+    waits = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}
+
+    assert decode({"status": {"conditions": [ready, waits]}}).scheduler_says == "0/1 nodes"
+    assert decode({"status": {"conditions": [waits | {"status": "True"}]}}).scheduler_says == ""
+    assert decode({"status": {"conditions": [ready]}}).scheduler_says == ""
+    assert decode({}).scheduler_says == ""
