@@ -83,7 +83,7 @@ async def extender(folder: Path, *, redis_url: str, until: str, is_welcome: bool
         return await said(
             *("extender", "--port=0", "--pages-port=0", "--log-level=debug", "--token-file", str(token)),
             *("--kubeconfig", str(kubeconfig(folder, api.url))),
-            *("--otlp-endpoint", f"http://somebody:{COLLECTOR_PASSWORD}@127.0.0.1:{free_port()}"),
+            *("--otlp-endpoint", f"http://127.0.0.1:{free_port()}"),
             until=('"ready"', until),
             redis_url=redis_url,
         )
@@ -115,6 +115,7 @@ async def test_a_redis_that_refuses_the_password(tmp_path: Path) -> None:
         ["--redis-ulr", f"redis://:{REDIS_PASSWORD}@host"],
         [f"--redis-ulr=redis://:{REDIS_PASSWORD}@host"],
         [f"--otlp-endpoint=otlp://x:{COLLECTOR_PASSWORD}@host"],
+        [f"--otlp-endpoint=http://x:{COLLECTOR_PASSWORD}@host:4318"],
     ],
 )
 async def test_a_mistyped_flag(flags: list[str]) -> None:
