@@ -1,12 +1,11 @@
-"""The cluster as the commands look at it: read once, as an index like the extender's, and as a picture."""
+"""The cluster as the commands look at it, at one moment: an index like the extender's, and a picture. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cli.clusters import ClusterObjects, read_cluster
-from cli.kubectl.session import Session, tell
+from cli.clusterobjects import ClusterObjects
 from extender.index import Index
-from extender.observing import asks_gpu, reduced, reduced_host
+from extender.observing import asks_gpu, reduced
 from extender.picture import Picture, picture_of
 from extender.placement.policies import Policies
 from fracgpu.annotations import split_key
@@ -48,24 +47,6 @@ class Cluster:
         """A pod that asks for GPUs, or wanted to."""
         every: Iterable[Pod] = (*self.pods.values(), *self.unread)
         return next((pod for pod in every if pod.metadata.namespace == namespace and pod.metadata.name == name), None)
-
-
-async def read(session: Session) -> Cluster:
-    """Read the cluster; what could not be read is told on standard error.
-
-    Raises:
-        FracgpuError: it cannot be read.
-    """
-    found = await read_cluster(
-        session.client,
-        keep_pod=keep,
-        keep_node=whole,
-        keep_host=reduced_host,
-        else_namespace=session.namespace,
-    )
-    for gap in found.gaps:
-        tell(f"warning: {gap}")
-    return Cluster.of(found)
 
 
 def keep(pod: Pod) -> Pod | None:

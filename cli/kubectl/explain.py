@@ -2,13 +2,14 @@
 
 from typing import Final
 
-from cli.kubectl.cluster import read
 from cli.kubectl.explainview import draw
 from cli.kubectl.explanation import Explained, explain_pod
 from cli.kubectl.flags import Output, Where
 from cli.kubectl.objects import EVENTS
 from cli.kubectl.printing import show, show_data
+from cli.kubectl.reading import read
 from cli.kubectl.session import EXIT_FAILED, EXIT_WAITS, Session, connected
+from cli.kubectl.wording import listed
 from fracgpu.errors import SettingError, UnavailableError
 from fracgpu.kube.errors import KubeError
 from fracgpu.kube.resources import PODS
@@ -78,7 +79,9 @@ async def _find(session: Session, namespace: str, name: str) -> Pod:
 
 
 async def _why_missing(session: Session, namespace: str, name: str) -> str:
-    """What a controller was told when it tried to create pods of such a name, or how to see that."""
+    """Which pods a controller of such a name has, else what it was told when it tried to create them."""
+    if similar := await _beginning_with(session, namespace, f"{name}-"):
+        return f"but of such a name there {'is' if len(similar) == 1 else 'are'} {listed(similar)}"
     seeing = f"kubectl get events -n {namespace} --field-selector reason=FailedCreate"
     try:
         found = await session.client.list(EVENTS.in_namespace(namespace), field_selector="reason=FailedCreate")
@@ -93,6 +96,14 @@ async def _why_missing(session: Session, namespace: str, name: str) -> str:
         "one that was refused when it was created never existed: who created it was told why, and of a controller "
         f"(Deployment, Job, ...) its events say it: {seeing}"
     )
+
+
+async def _beginning_with(session: Session, namespace: str, beginning: str) -> list[str]:
+    try:
+        found = await session.client.list(PODS.in_namespace(namespace))
+    except KubeError:
+        return []
+    return sorted(pod.metadata.name for pod in found.items if pod.metadata.name.startswith(beginning))
 
 
 def _is_of(owner: str, name: str) -> bool:

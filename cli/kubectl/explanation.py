@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from cli.kubectl.cluster import Cluster, is_unread
 from cli.kubectl.grants import described, difference, grant_of, planned_shares
+from cli.kubectl.outages import remedy_of_outage
 from cli.kubectl.remedies import Remedy, remedies
 from cli.kubectl.wording import listed
 from extender.index import Index
@@ -195,9 +196,9 @@ def _where(pod: Pod, node: GpuNode, state: State) -> str:
     if state == "ending":
         return f"is ending on {node.node}; what it holds is free when its processes have ended"
     if grant is not None:
-        return f"is on {node.node} with {described(grant.containers, node)}"
+        return f"has {described(grant.containers, node)}"
     if planned is not None:
-        return f"is bound to {node.node}, for {described(planned, node)}; the kubelet has not given it that yet"
+        return f"is bound, for {described(planned, node)}; the kubelet has not given it that yet"
     return f"is on {node.node}, but not by fracgpu: it has no plan, and nothing was granted to it"
 
 
@@ -246,24 +247,20 @@ def _waiting(index: Index, pod: Pod, request: PodRequest) -> Explained:
         summary,
         needs=describe(request, unit=index.unit),
         nodes=sorted(nodes, key=_nearest_first),
-        remedies=[] if roomy else remedies(index, pod, request, views=views),
+        remedies=[
+            *remedy_of_outage(pod.scheduler_says),
+            *([] if roomy else remedies(index, pod, request, views=views)),
+        ],
         scheduler=pod.spec.scheduler_name,
-        scheduler_says=scheduler_says(pod),
+        scheduler_says=pod.scheduler_says,
         notes=_notes_of_waiting(pod, hosting),
     )
-
-
-def scheduler_says(pod: Pod) -> str:
-    """What kube-scheduler wrote onto a pod; empty before its first try."""
-    conditions = pod.status.conditions or () if pod.status is not None else ()
-    return next((found.message for found in conditions if found.type == "PodScheduled" and found.status != "True"), "")
 
 
 def _notes_of_waiting(pod: Pod, hosting: Sequence[NodeView]) -> list[str]:
     notes = []
     scheduler = pod.spec.scheduler_name or "default-scheduler"
-    says = scheduler_says(pod)
-    if not says:
+    if not pod.scheduler_says:
         notes.append(
             f"no scheduler has tried it yet; it is for {scheduler!r}: is that running (kubectl fracgpu doctor)?"
         )

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-from cli.kubectl.wording import listed
 from extender.observing import bound_claim
 from fracgpu.gpunodes import GpuNode, Grant
-from fracgpu.names import GpuUuid
 from fracgpu.plans import Share
 from fracgpu.pods import Pod
-from fracgpu.quantities import format_mib
+from fracgpu.wording import shares_in_words
 
 Shares = Mapping[str, tuple[Share, ...]]
 """Container name -> its shares."""
@@ -34,19 +32,8 @@ def difference(pod: Pod, node: GpuNode) -> str:
 
 
 def described(containers: Shares, node: GpuNode) -> str:
-    """Shares for a person: ``4 GiB of GPU 0``."""
-    parts = []
-    for name, shares in containers.items():
-        whose = f" for {name!r}" if len(containers) > 1 else ""
-        for share in shares:
-            parts.append(f"{format_mib(share.units * node.spec.memory_unit)} of {gpu_name(share.gpu, node)}{whose}")
-    return listed(parts, most=16)
-
-
-def gpu_name(uuid: GpuUuid, node: GpuNode) -> str:
-    """``GPU 0``, or the UUID where the node has no such GPU."""
-    found = next((gpu.index for gpu in node.spec.gpus if gpu.uuid == uuid), None)
-    return uuid if found is None else f"GPU {found}"
+    """Shares for a person: ``4 GiB on GPU 0 (NVIDIA L4) of node-1``."""
+    return shares_in_words(containers, unit=node.spec.memory_unit, node=node.node, gpus=node.spec.gpus)
 
 
 def _sorted(containers: Shares) -> dict[str, list[Share]]:

@@ -8,13 +8,30 @@ from cli.kubectl.flags import ContextFlag, KubeconfigFlag, NamespaceFlag, Output
 
 app = typer.Typer(
     name="kubectl fracgpu",
-    help="GPUs shared by video memory: who has which part of which GPU, why a pod waits, and what is wrong.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"kubectl fracgpu {version('fracgpu')}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """GPUs shared by video memory: who has which part of which GPU, why a pod waits, and what is wrong."""
 
 
 @app.command()
@@ -92,7 +109,7 @@ def doctor(
     What was found, and how to mend what is wrong: custom resources, webhook, certificates, extender, Redis, scheduler,
     device plugins, units, pods. The namespace (-n) is fracgpu's, where that is not found by itself.
 
-    Exit status: 0 where nothing is wrong, 1 where something is.
+    Exit status: 0 where nothing is wrong, 1 where something is, or nothing could be looked at.
     """
     from cli.kubectl.doctor import doctor as command
     from cli.kubectl.session import run

@@ -44,6 +44,13 @@ class Variable(_Object, frozen=True):
     value: str = ""
 
 
+class Port(_Object, frozen=True):
+    """core/v1 ContainerPort."""
+
+    name: str = ""
+    container_port: int = 0
+
+
 class Program(_Object, frozen=True):
     """core/v1 Container: what it runs."""
 
@@ -51,6 +58,7 @@ class Program(_Object, frozen=True):
     command: tuple[str, ...] | None = None
     args: tuple[str, ...] | None = None
     env: tuple[Variable, ...] | None = None
+    ports: tuple[Port, ...] | None = None
 
 
 class SecretVolume(_Object, frozen=True):
@@ -72,6 +80,7 @@ class ProgramSpec(_Object, frozen=True):
     containers: tuple[Program, ...] = ()
     volumes: tuple[Volume, ...] | None = None
     node_selector: dict[str, str] | None = None
+    runtime_class_name: str = ""
 
 
 class Template(_Object, frozen=True):
@@ -88,12 +97,11 @@ class WorkloadSpec(_Object, frozen=True):
 
 
 class WorkloadStatus(_Object, frozen=True):
-    """How many pods are ready, of a DaemonSet in its last three fields."""
+    """How many pods are ready, of a DaemonSet in its last two fields."""
 
     ready_replicas: int = 0
     desired_number_scheduled: int = 0
     number_ready: int = 0
-    updated_number_scheduled: int = 0
 
 
 class Workload(_Object, frozen=True):
@@ -132,11 +140,23 @@ def _values(container: Program, flag: str) -> Iterator[str]:
             yield value if equals else next(iter(words[place + 1 :]), "")
 
 
-class SchedulerPod(_Object, frozen=True):
-    """core/v1 Pod of a kube-scheduler."""
+class ProgramPodStatus(_Object, frozen=True):
+    """core/v1 PodStatus."""
+
+    phase: str = ""
+
+
+class ProgramPod(_Object, frozen=True):
+    """core/v1 Pod of a kube-scheduler, or of a part of fracgpu."""
 
     metadata: ObjectMeta
     spec: ProgramSpec = ProgramSpec()
+    status: ProgramPodStatus = ProgramPodStatus()
+
+    def port(self, name: str) -> int:
+        """The number of a port that one of its containers names; 0 where none does."""
+        ports = (port for container in self.spec.containers for port in container.ports or ())
+        return next((port.container_port for port in ports if port.name == name), 0)
 
 
 class ConfigMap(_Object, frozen=True):
@@ -216,7 +236,7 @@ EVENTS: Final = Resource(_CORE, "events", namespaced=True, type=Told)
 NAMESPACES: Final = Resource(_CORE, "namespaces", namespaced=False, type=Named)
 CONFIGMAPS: Final = Resource(_CORE, "configmaps", namespaced=True, type=ConfigMap)
 SECRETS: Final = Resource(_CORE, "secrets", namespaced=True, type=Secret)
-SCHEDULER_PODS: Final = Resource(_CORE, "pods", namespaced=True, type=SchedulerPod)
+PROGRAM_PODS: Final = Resource(_CORE, "pods", namespaced=True, type=ProgramPod)
 DEPLOYMENTS: Final = Resource(_APPS, "deployments", namespaced=True, type=Workload)
 STATEFULSETS: Final = Resource(_APPS, "statefulsets", namespaced=True, type=Workload)
 DAEMONSETS: Final = Resource(_APPS, "daemonsets", namespaced=True, type=Workload)
@@ -224,6 +244,7 @@ MUTATING: Final = Resource(_ADMISSION, "mutatingwebhookconfigurations", namespac
 VALIDATING: Final = Resource(_ADMISSION, "validatingwebhookconfigurations", namespaced=False, type=Registration)
 POLICIES: Final = Resource(_ADMISSION, "validatingadmissionpolicies", namespaced=False, type=Named)
 POLICY_BINDINGS: Final = Resource(_ADMISSION, "validatingadmissionpolicybindings", namespaced=False, type=PolicyBinding)
+RUNTIME_CLASSES: Final = Resource("/apis/node.k8s.io/v1", "runtimeclasses", namespaced=False, type=Named)
 DEFINITIONS: Final = Resource(
     "/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False, type=Definition
 )

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.kubectl.cluster import Cluster, is_unread
-from cli.kubectl.explanation import State, scheduler_says
+from cli.kubectl.explanation import State
 from cli.kubectl.printing import age, table
 from cli.kubectl.wording import count
 from extender.picture import NodePicture, SharePicture
@@ -156,7 +156,7 @@ def _row(
     elif state == "failed" and status is not None:
         reason = status.message or status.reason
     elif state == "waiting" and not reason:
-        reason = scheduler_says(pod)
+        reason = pod.scheduler_says
     return PodRow(
         meta.namespace,
         meta.name,

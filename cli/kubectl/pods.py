@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from cli.kubectl.cluster import read
 from cli.kubectl.flags import Output, Where
 from cli.kubectl.podrows import PodList, draw, rows_of
 from cli.kubectl.printing import now, show, show_data
+from cli.kubectl.reading import read
 from cli.kubectl.session import connected, tell
 from fracgpu.errors import UnavailableError
 

@@ -1,6 +1,10 @@
-"""Results on standard output: tables that fit the terminal, or are as wide as they need to be in a pipe; JSON; YAML."""
+"""Results on standard output: tables that fit the terminal, or are as wide as they need to be in a pipe; JSON; YAML.
+
+What people see goes through `harmless`; what programs read is to the letter.
+"""
 
 import io
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,15 +13,18 @@ import msgspec
 import yaml
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from cli.kubectl.flags import Output
+from cli.kubectl.harmless import harmless_text
 
 _FOLDED: Final = 30  # a column of sentences is not narrower, unless they are short
 _LONG: Final = 1000  # rows
 _GAP: Final = "  "  # between columns, as in `table`
 _PIPE_WIDTH: Final = 4000  # wider than any line; tables do not fill it
+_RAW: Final = re.compile("[\x7f-\x9f]")  # control characters that JSON does not escape by itself
 _STEPS: Final = (("d", 86400), ("h", 3600), ("m", 60))
 
 
@@ -28,13 +35,44 @@ def terminal(*, width: int | None = None) -> Console:
 
 def show(found: Group) -> None:
     """Print for a person: a table that is wider than the terminal as a whole, as kubectl does, and not cut off."""
-    console = terminal()
+    console, parts = terminal(), [harmless(part) for part in found.renderables]
     # Nobody reads thousands of lines for their colours, which take half a millisecond each.
-    if not console.is_terminal or any(isinstance(part, Table) and part.row_count > _LONG for part in found.renderables):
-        sys.stdout.write(plain(found))
+    if not console.is_terminal or any(isinstance(part, Table) and part.row_count > _LONG for part in parts):
+        sys.stdout.write(plain(Group(*parts)))
         return
-    for part in found.renderables:
+    for part in parts:
         terminal(width=max(console.width, least_width(part))).print(part, crop=False)
+
+
+def harmless(found: RenderableType) -> RenderableType:
+    """The same without characters that a terminal obeys, whatever it is made of."""
+    if isinstance(found, str):
+        return harmless_text(found)
+    if isinstance(found, Text):
+        if not found.plain.isprintable():
+            found = found.copy()
+            found.plain = harmless_text(found.plain)  # as long as before, so styles stay where they are
+        return found
+    if isinstance(found, Padding):
+        found.renderable = harmless(found.renderable)
+    elif isinstance(found, Group):
+        return Group(*map(harmless, found.renderables))
+    elif isinstance(found, Table):
+        _make_harmless(found)
+    return found
+
+
+def _make_harmless(found: Table) -> None:
+    rows = list(zip(*(column.cells for column in found.columns), strict=True))
+    if all(_is_harmless(cell) for row in rows for cell in row):
+        return
+    found.columns, found.rows = [column.copy() for column in found.columns], []  # without their cells
+    for row in rows:
+        found.add_row(*map(harmless, row))
+
+
+def _is_harmless(cell: RenderableType) -> bool:
+    return str(cell).isprintable()  # a cell is a str or a Text
 
 
 def least_width(part: RenderableType) -> int:
@@ -51,6 +89,7 @@ def least_width(part: RenderableType) -> int:
 
 def plain(found: RenderableType, *, width: int = _PIPE_WIDTH) -> str:
     """The text without colours, and without the spaces at the ends of lines."""
+    found = harmless(found)
     if isinstance(found, Group):
         return "".join(plain(part, width=width) for part in found.renderables)
     if isinstance(found, Table) and found.row_count > _LONG:
@@ -82,6 +121,7 @@ def show_data(found: Any, *, output: Output) -> None:
     data = msgspec.to_builtins(found)
     if output is Output.JSON:
         text = msgspec.json.format(msgspec.json.encode(data)).decode()
+        text = _RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     else:
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
     print(text, flush=True)  # whoever watches wants it now

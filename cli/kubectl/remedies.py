@@ -10,15 +10,13 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from cli.kubectl.wording import count, gpu_title, listed
+from cli.kubectl.wording import count, gpu_name, gpu_title, listed
 from extender.index import Index
 from extender.ledger.claims import Claim
 from extender.placement.explaining import describe
 from extender.placement.fitting import could_ever_fit, fits
 from extender.placement.victims import Candidate, choose_victims
 from extender.placement.views import NodeView
-from fracgpu.gpunodes import Gpu
-from fracgpu.names import NodeName
 from fracgpu.plans import MAX_AMOUNT
 from fracgpu.pods import Pod
 from fracgpu.quantities import Mib, format_mib
@@ -27,7 +25,9 @@ from fracgpu.requests import ContainerRequest, PodRequest
 _SEARCHED: Final = 100
 """Nodes on which pods are looked for whose end would help, the emptiest first: some milliseconds each."""
 
-Kind = Literal["wait", "end-pods", "ask-less", "fewer-gpus", "other-gpus", "heal", "add-node", "larger-gpu"]
+Kind = Literal[
+    "call-doctor", "wait", "end-pods", "ask-less", "fewer-gpus", "other-gpus", "heal", "add-node", "larger-gpu"
+]
 
 
 class Remedy(Struct, frozen=True, rename="camel"):
@@ -105,7 +105,9 @@ def _end_pods(index: Index, request: PodRequest, views: Iterable[NodeView]) -> l
     parts = []
     for claim in sorted(ending, key=lambda claim: claim.pod):
         for gpu, share in claim.per_gpu().items():
-            parts.append(f"{claim.pod} ({format_mib(share.units * view.unit)} of {_gpu_name(index, view.name, gpu)})")
+            parts.append(
+                f"{claim.pod} ({format_mib(share.units * view.unit)} of {gpu_name(gpu, index.nodes[view.name])})"
+            )
     sentence = f"the end of {listed(parts)} on {view.name} would make room"
     missing = _missing_where(view, request, {gpu for claim in ending for gpu in claim.per_gpu()})
     if missing:
@@ -245,8 +247,3 @@ def _with(request: PodRequest, container: ContainerRequest, other: ContainerRequ
 
 def _reduced_by(container: ContainerRequest, smaller: ContainerRequest) -> int:
     return (container.units - smaller.units + container.seats - smaller.seats) * container.gpus
-
-
-def _gpu_name(index: Index, node: NodeName, uuid: str) -> str:
-    found: Gpu | None = next((gpu for gpu in index.nodes[node].spec.gpus if gpu.uuid == uuid), None)
-    return f"GPU {found.index}" if found is not None else uuid

@@ -12,6 +12,7 @@ import typer
 
 from cli.kubectl.access import find_entrance
 from cli.kubectl.flags import Where
+from cli.kubectl.harmless import harmless_text
 from fracgpu.errors import FracgpuError, SettingError
 from fracgpu.kube.client import KubeClient
 from fracgpu.kube.connection import Connection
@@ -81,5 +82,5 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def tell(sentence: str) -> None:
-    """Say something beside the result."""
-    print(" ".join(sentence.split()), file=sys.stderr)
+    """Say something beside the result, in a line."""
+    print(" ".join(harmless_text(sentence).split()), file=sys.stderr)

@@ -6,9 +6,10 @@ from typing import Final
 from rich.console import Console, Group
 
 from cli.kubectl.bars import WIDTH
-from cli.kubectl.cluster import Cluster, read
+from cli.kubectl.cluster import Cluster
 from cli.kubectl.flags import Output, Where
 from cli.kubectl.printing import least_width, show, show_data, terminal
+from cli.kubectl.reading import read
 from cli.kubectl.session import connected
 from cli.kubectl.topview import draw, lines_of, only
 from extender.picture import Picture

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from cli.clusters import ClusterObjects, read_cluster
+from cli.clusterobjects import ClusterObjects
 from cli.kubectl.cluster import Cluster, keep, whole
 from cli.kubectl.flags import Output
-from cli.kubectl.printing import now, plain, show_data, terminal
+from cli.kubectl.printing import harmless, now, plain, show_data, terminal
+from cli.kubectl.reading import read_objects
 from cli.kubectl.session import Session, tell
 from cli.kubectl.top import chosen, drawn
 from extender.observing import reduced_host
@@ -27,20 +28,40 @@ _LOOK_SECONDS: Final = 5.0  # between two looks at whether the watches still sta
 _OPENING_SECONDS: Final = 3.0  # that they take to be opened
 
 
+class _Troubles(logging.Handler):
+    """What the watches log, of which the last that went wrong is for the user."""
+
+    last = "it gives no reason"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        subject = getattr(record, "subject", "")  # which only trouble has
+        if subject and record.levelno >= logging.WARNING:
+            self.last = f"{subject}: {getattr(record, 'error', record.getMessage())}"
+
+
 class _Followed:
-    """The three collections, kept up to date; of pods those that the caller may list."""
+    """The collections that the caller may list, kept up to date.
 
-    def __init__(self, session: Session, *, gaps: Sequence[str], has_hosts: bool) -> None:
+    Args:
+        session: the API server.
+        first: what could be read of them.
+    """
+
+    def __init__(self, session: Session, *, first: ClusterObjects) -> None:
         self.changed = asyncio.Event()
-        within = PODS.in_namespace(session.namespace) if gaps else PODS
-        self._pods = self._reflector(session, within, keep=keep)
-        self._nodes = self._reflector(session, GPUNODES, keep=whole)
-        self._hosts = self._reflector(session, NODES, keep=reduced_host)
-        self.reflectors = [self._pods, self._nodes, *([self._hosts] if has_hosts else [])]
+        self._client = session.client
+        self._pods = self._reflector(PODS.in_namespace(first.pods_within) if first.pods_within else PODS, keep=keep)
+        self._nodes = self._reflector(GPUNODES, keep=whole)
+        self._hosts = self._reflector(NODES, keep=reduced_host)
+        self.reflectors = [
+            *([] if first.pods_within is None else [self._pods]),
+            self._nodes,
+            *([] if first.hosts is None else [self._hosts]),
+        ]
 
-    def _reflector(self, session: Session, resource: Any, *, keep: Any) -> Reflector[Any]:
+    def _reflector(self, resource: Any, *, keep: Any) -> Reflector[Any]:
         return Reflector(
-            session.client,
+            self._client,
             resource,
             on_change=lambda _: self.changed.set(),
             keep=keep,
@@ -51,6 +72,11 @@ class _Followed:
     def is_current(self) -> bool:
         """Whether the API server tells us of changes."""
         return all(reflector.is_current for reflector in self.reflectors)
+
+    async def synced(self) -> None:
+        """Wait until all is known."""
+        for reflector in self.reflectors:
+            await reflector.synced.wait()
 
     @property
     def cluster(self) -> Cluster:
@@ -73,19 +99,15 @@ async def follow(session: Session, *, nodes: Sequence[str], output: Output) -> i
     """
     if output is Output.YAML:
         raise SettingError("-o yaml and --watch do not go together; use -o json, which prints one object per change")
-    first = await read_cluster(
-        session.client, keep_pod=keep, keep_node=whole, keep_host=reduced_host, else_namespace=session.namespace
-    )  # says what is wrong, once, where a reflector would try for ever
-    for gap in first.gaps:
-        tell(f"warning: {gap}")
+    first = await read_objects(session)  # says what is wrong, once, where a reflector would try for ever
     chosen(Cluster.of(first), nodes=nodes)
-    logging.getLogger("fracgpu").addHandler(logging.NullHandler())
-    followed = _Followed(session, gaps=first.gaps, has_hosts=bool(first.hosts))
+    troubles = _Troubles()
+    logging.getLogger("fracgpu").addHandler(troubles)
+    followed = _Followed(session, first=first)
     tasks = [asyncio.create_task(reflector.run()) for reflector in followed.reflectors]
     try:
-        for reflector in followed.reflectors:
-            await reflector.synced.wait()
-        await _show(followed, nodes=nodes, output=output, tasks=tasks)
+        await _synced(followed, tasks=tasks, troubles=troubles)
+        await _show(followed, nodes=nodes, output=output, tasks=tasks, troubles=troubles)
     finally:
         for task in tasks:
             task.cancel()
@@ -93,31 +115,43 @@ async def follow(session: Session, *, nodes: Sequence[str], output: Output) -> i
     return 0
 
 
+async def _synced(followed: _Followed, *, tasks: Sequence[asyncio.Task[None]], troubles: _Troubles) -> None:
+    """Wait until all is known; where that takes long, say why."""
+    synced = asyncio.create_task(followed.synced())
+    try:
+        done, _ = await asyncio.wait({synced, *tasks}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            tell(_stale(troubles))
+            done, _ = await asyncio.wait({synced, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        synced.cancel()
+
+
 async def _show(
-    followed: _Followed, *, nodes: Sequence[str], output: Output, tasks: Sequence[asyncio.Task[None]]
+    followed: _Followed,
+    *,
+    nodes: Sequence[str],
+    output: Output,
+    tasks: Sequence[asyncio.Task[None]],
+    troubles: _Troubles,
 ) -> None:
     console = terminal()
-    shown: tuple[Picture, bool] | None = None
     begun = asyncio.get_running_loop().time()
     with contextlib.ExitStack() as stack:
         live = None
         if console.is_terminal and output is not Output.JSON:
             live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))
+        screen = _Screen(console, live, output=output)
         while not any(task.done() for task in tasks):
             followed.changed.clear()
             cluster = followed.cluster
-            picture = chosen(cluster, nodes=[name for name in nodes if name in cluster.index.nodes])
             is_late = asyncio.get_running_loop().time() - begun > _OPENING_SECONDS
-            found = (picture, followed.is_current or not is_late)
-            if found != shown:
-                shown = found
-                drawing = drawn(picture, console, output=output)
-                if live is not None:
-                    live.update(_with_footer(drawing, is_current=found[1]), refresh=True)
-                elif output is Output.JSON:
-                    show_data(picture, output=output)
-                else:
-                    print(plain(drawing), flush=True)
+            screen.show(
+                chosen(cluster, nodes=[name for name in nodes if name in cluster.index.nodes]),
+                stale=_stale(troubles) if is_late and not followed.is_current else "",
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await followed.changed.wait()
@@ -127,10 +161,44 @@ async def _show(
             task.result()
 
 
-def _with_footer(found: RenderableType, *, is_current: bool) -> RenderableType:
+class _Screen:
+    """What was shown last, and what is new of it."""
+
+    def __init__(self, console: Console, live: Live | None, *, output: Output) -> None:
+        self._console = console
+        self._live = live
+        self._output = output
+        self._picture: Picture | None = None
+        self._stale = ""
+
+    def show(self, picture: Picture, *, stale: str) -> None:
+        """Show what is new.
+
+        Args:
+            picture: the cluster.
+            stale: why it may be out of date; empty where it is not.
+        """
+        is_new, is_other = picture != self._picture, stale != self._stale
+        self._picture, self._stale = picture, stale
+        if self._live is not None:
+            if is_new or is_other:
+                drawing = drawn(picture, self._console, output=self._output)
+                self._live.update(harmless(_with_footer(drawing, stale=stale)), refresh=True)
+            return
+        if is_new and self._output is Output.JSON:
+            show_data(picture, output=self._output)
+        elif is_new:
+            print(plain(drawn(picture, self._console, output=self._output)), flush=True)
+        if is_other and stale:
+            tell(stale)
+
+
+def _stale(troubles: _Troubles) -> str:
+    return f"warning: the API server does not tell of changes ({troubles.last}); trying again"
+
+
+def _with_footer(found: RenderableType, *, stale: str) -> RenderableType:
     when = f"{now():%H:%M:%S} UTC"
-    if is_current:
+    if not stale:
         return Group(found, Text(f"{when}, Ctrl-C ends it", style="dim"))
-    return Group(
-        found, Text(f"{when}: the API server does not tell of changes at the moment; trying again", style="red")
-    )
+    return Group(found, Text(f"{when}: {stale}", style="red"))

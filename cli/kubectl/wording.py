@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from fracgpu.gpunodes import Gpu
+from fracgpu.gpunodes import Gpu, GpuNode
 from fracgpu.quantities import format_mib
 
 _NAMED: Final = 5
@@ -25,3 +25,8 @@ def listed(parts: Sequence[str], *, most: int = _NAMED) -> str:
 def gpu_title(gpu: Gpu) -> str:
     """A kind of GPU: its model and how much memory it has."""
     return f"{gpu.product} with {format_mib(gpu.memory)}"
+
+
+def gpu_name(uuid: str, node: GpuNode) -> str:
+    """``GPU 0``, or the UUID where the node has no such GPU."""
+    return next((f"GPU {gpu.index}" for gpu in node.spec.gpus if gpu.uuid == uuid), uuid)

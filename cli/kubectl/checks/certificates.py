@@ -63,7 +63,24 @@ def check_certificates(facts: Facts, *, now: datetime) -> Iterator[Finding]:
             yield missing
         elif read.value is not None:
             yield _in_force(check, read.value, now=now)
+    yield from _of_redis(facts, now=now)
     yield from _mutual(facts)
+
+
+def _of_redis(facts: Facts, *, now: datetime) -> Iterator[Finding]:
+    """The certificate that nobody reads again: what is in the Secret need not be what Redis shows."""
+    check, read = "certificate of Redis", facts.secrets.get("redis", Read())
+    if facts.redis.value is None:
+        return
+    if (missing := unread(check, read)) is not None:
+        yield missing
+    elif read.value is not None:
+        found = _in_force(check, read.value, now=now)
+        restart = f"kubectl rollout restart statefulset -n {facts.namespace} {facts.prefix}-redis"
+        if found.mend:
+            yield Finding(check, found.status, found.found, f"{found.mend}; then restart the StatefulSet: {restart}")
+        else:
+            yield ok(check, f"{found.found}; Redis reads it when it starts: restart the StatefulSet after renewing")
 
 
 def _webhook(facts: Facts, *, now: datetime) -> Iterator[Finding]:

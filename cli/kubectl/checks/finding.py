@@ -41,12 +41,12 @@ def fail(check: str, found: str, *, mend: str) -> Finding:
     return Finding(check, Status.FAIL, found, mend)
 
 
-def unknown(check: str, why: str) -> Finding:
-    """It could not be looked at."""
-    return Finding(check, Status.UNKNOWN, why)
+def unknown(check: str, why: str, *, mend: str = "") -> Finding:
+    """It could not be looked at; `mend` is where else to look."""
+    return Finding(check, Status.UNKNOWN, why, mend)
 
 
-def unread(check: str, *reads: Read[object]) -> Finding | None:
+def unread(check: str, *reads: Read[object], mend: str = "") -> Finding | None:
     """Why something that a check needs could not be read; None where all of it was, or does not exist."""
     reasons = [read.unknown for read in reads if read.unknown]
-    return unknown(check, listed(list(dict.fromkeys(reasons)))) if reasons else None
+    return unknown(check, listed(list(dict.fromkeys(reasons))), mend=mend) if reasons else None

@@ -90,9 +90,9 @@ def check_policies(facts: Facts) -> Iterator[Finding]:
 def check_running(facts: Facts) -> Iterator[Finding]:
     """Whether webhook, extender and Redis run, and what they say of themselves."""
     yield _workload(facts, "webhook", facts.webhook, without="GPU pods cannot be created")
-    yield from _readiness("webhook", facts.readiness.get("webhook", Read()))
+    yield from _readiness("webhook", facts.readiness.get("webhook", Read()), log=_log(facts, "webhook"))
     yield _workload(facts, "extender", facts.extender, without="GPU pods wait")
-    yield from _readiness("extender", facts.readiness.get("extender", Read()))
+    yield from _readiness("extender", facts.readiness.get("extender", Read()), log=_log(facts, "extender"))
     if facts.redis.value is not None:
         yield _workload(facts, "redis", facts.redis, without="GPU pods wait")
     yield from _ledger(facts)
@@ -117,10 +117,10 @@ def _workload(facts: Facts, part: str, read: Read[Workload], *, without: str) ->
     return ok(check, f"{ready} of {wanted} are ready")
 
 
-def _readiness(part: str, read: Read[Page]) -> Iterator[Finding]:
+def _readiness(part: str, read: Read[Page], *, log: str) -> Iterator[Finding]:
     """What the service answers when it is asked; nothing where it does not exist, which its pods' line says."""
     check = f"{part} readiness"
-    if (missing := unread(check, read)) is not None:
+    if (missing := unread(check, read, mend=log)) is not None:
         yield missing
     elif read.value is not None and read.value.problem:
         yield fail(check, f"says: {read.value.problem}", mend="docs/operations.md, When a part is away")
@@ -128,10 +128,18 @@ def _readiness(part: str, read: Read[Page]) -> Iterator[Finding]:
         yield ok(check, f"says {read.value.text.strip() or 'nothing'}")
 
 
+def _log(facts: Facts, part: str) -> str:
+    """How to see what a part says where it cannot be asked; empty where nothing of it is known to be there."""
+    there: Mapping[str, Read[Workload]] = {"webhook": facts.webhook, "extender": facts.extender}
+    if there[part].value is None:
+        return ""
+    return f"kubectl logs -n {facts.namespace} -l app.kubernetes.io/name={facts.prefix}-{part} --tail=20"
+
+
 def _ledger(facts: Facts) -> Iterator[Finding]:
     """What the extender knows of Redis."""
     check = "ledger in Redis"
-    if (missing := unread(check, facts.metrics)) is not None:
+    if (missing := unread(check, facts.metrics, mend=_log(facts, "extender"))) is not None:
         yield missing
         return
     page = facts.metrics.value

@@ -13,6 +13,8 @@ from fracgpu.pods import Quantity
 from fracgpu.quantities import DEFAULT_MEMORY_UNIT, DEFAULT_REPLICAS, parse_quantity
 
 _NVIDIA: Final = "nvidia.com/gpu"
+_CHANGING: Final = "docs/operations.md, Changing unit, replicas or reserved memory"
+_CLASS_OF_CHART: Final = 'runtimeClassName of the chart to that which there is, or "" where CDI alone shows GPUs'
 _PRESENT: Final = {"nvidia.com/gpu.present": "true"}  # the chart's default; GPU feature discovery sets it
 
 
@@ -38,10 +40,27 @@ def check_plugins(facts: Facts) -> Iterator[Finding]:
             yield fail(check, f"{ready} of {wanted} are ready: the other nodes offer nothing new", mend=seeing)
         else:
             yield ok(check, f"{ready} of {wanted} are ready")
-    yield from _announced(facts)
+    yield from _runtime_class(facts)
+    yield from check_announced(facts)
 
 
-def _announced(facts: Facts) -> Iterator[Finding]:
+def _runtime_class(facts: Facts) -> Iterator[Finding]:
+    """Whether the class exists that the plugin's pods name: else none of them is created."""
+    check = "RuntimeClass"
+    name = facts.plugin.value.spec.template.spec.runtime_class_name if facts.plugin.value is not None else ""
+    if not name:
+        return
+    if (missing := unread(check, facts.runtime_class)) is not None:
+        yield missing
+    elif facts.runtime_class.value is None:
+        found = f"{name} does not exist, and {facts.prefix}-plugin names it: none of its pods can be created"
+        yield fail(check, found, mend=f"create it (docs/install.md, 2. The GPU nodes), or set {_CLASS_OF_CHART}")
+    else:
+        yield ok(check, f"{name}, which the plugin's pods name, exists")
+
+
+def check_announced(facts: Facts) -> Iterator[Finding]:
+    """Whether the nodes with GPUs have said so, and what is granted there."""
     check = "GPU nodes"
     if (missing := unread(check, facts.cluster)) is not None or facts.cluster.value is None:
         if missing is not None:
@@ -147,13 +166,17 @@ def check_units(facts: Facts) -> Iterator[Finding]:
             f"{unit} MiB: {listed([name for name, found in units.items() if found == unit], most=3)}"
             for unit in sorted(set(units.values()))
         ]
-        mend = "give all the same --memory-unit-mib (memoryUnitMiB of the chart); docs/operations.md, Changing unit"
+        mend = f"give all the same --memory-unit-mib (memoryUnitMiB of the chart); {_CHANGING}"
         yield fail(check, f"not all count in the same: {'; '.join(groups)}", mend=mend)
     elif units:
         pending = sorted(name for name, node in nodes.items() if node.spec.pending_memory_unit is not None)
         if pending:
             found = f"{listed(pending)} will count in another when nothing there is held any more"
-            yield warn(check, found, mend="drain the GPU pods there (docs/operations.md, Changing unit)")
+            yield warn(
+                check,
+                found,
+                mend=f"drain the GPU pods there ({_CHANGING})",
+            )
         else:
             yield ok(check, f"{next(iter(units.values()))} MiB everywhere")
     if facts.webhook.value is not None and nodes:

@@ -44,7 +44,7 @@ def _off_plan(cluster: Cluster) -> Iterator[Finding]:
     for pod in cluster.pods.values():
         node = cluster.index.nodes.get(pod.spec.node_name)
         if node is not None and (sentence := difference(pod, node)):
-            told.append(f"{pod.key} on {node.node}: {sentence}")
+            told.append(f"{pod.key}: {sentence}")
     if told:
         mend = "delete the pods; if it comes again, see the plugin's log on that node (off_plan, refused)"
         yield fail("plans and grants", listed(told, most=_NAMED), mend=mend)

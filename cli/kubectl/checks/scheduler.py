@@ -11,7 +11,7 @@ from cli.kubectl.wording import listed
 from fracgpu.names import RESOURCE_MEMORY, RESOURCE_REPLICA
 
 _CHECK: Final = "scheduler configuration"
-_DOCS: Final = "docs/install.md, The scheduler"
+_DOCS: Final = "docs/install.md, The scheduler that you have, instead of a second one"
 _DEFAULT: Final = "default-scheduler"
 
 
@@ -35,8 +35,12 @@ def check_scheduler(facts: Facts) -> Iterator[Finding]:
     if (missing := unread(_CHECK, facts.scheduler_config)) is not None:
         yield missing
     elif facts.scheduler_config.value is not None:
-        yield from _configuration(facts.scheduler_config.value.data or {})
-        yield from _names(facts)
+        config, problem = _parsed(facts.scheduler_config.value.data or {})
+        if config is None:
+            yield fail(_CHECK, problem, mend="install the chart again")
+        else:
+            yield from _configuration(config)
+        yield from _names(facts, served=_profiles(config) if config is not None else [])
 
 
 def _without_ours(check: str, facts: Facts) -> Iterator[Finding]:
@@ -68,23 +72,26 @@ def _without_ours(check: str, facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _configuration(data: Mapping[str, str]) -> Iterator[Finding]:
+def _parsed(data: Mapping[str, str]) -> tuple[Mapping[str, Any] | None, str]:
+    """The configuration that a ConfigMap holds, or what is wrong with that."""
     for name, text in data.items():
         try:
             found = yaml.safe_load(text)
         except yaml.YAMLError:
-            yield fail(_CHECK, f"{name} of the scheduler's ConfigMap is no YAML", mend="install the chart again")
-            return
+            return None, f"{name} of the scheduler's ConfigMap is no YAML"
         if isinstance(found, dict) and found.get("kind") == "KubeSchedulerConfiguration":
-            problems = problems_of(found)
-            for sentence, mend in problems:
-                yield fail(_CHECK, sentence, mend=mend)
-            if not problems:
-                (extender,) = _ours(found)
-                where = _without_token(str(extender["urlPrefix"]))
-                yield ok(_CHECK, f"asks {where} for both resources, never ignorable, of all nodes")
-            return
-    yield fail(_CHECK, "the scheduler's ConfigMap holds no KubeSchedulerConfiguration", mend="install the chart again")
+            return found, ""
+    return None, "the scheduler's ConfigMap holds no KubeSchedulerConfiguration"
+
+
+def _configuration(config: Mapping[str, Any]) -> Iterator[Finding]:
+    problems = problems_of(config)
+    for sentence, mend in problems:
+        yield fail(_CHECK, sentence, mend=mend)
+    if not problems:
+        (extender,) = _ours(config)
+        where = _without_token(str(extender["urlPrefix"]))
+        yield ok(_CHECK, f"asks {where} for both resources, never ignorable, of all nodes")
 
 
 def problems_of(config: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
@@ -159,12 +166,11 @@ def _ours(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _names(facts: Facts) -> Iterator[Finding]:
+def _names(facts: Facts, *, served: Sequence[str]) -> Iterator[Finding]:
     """Whether the webhook sends pods to the scheduler that is configured."""
     check = "scheduler of GPU pods"
     if facts.webhook.value is None:
         return
-    served = _profiles((facts.scheduler_config.value.data or {}) if facts.scheduler_config.value else {})
     given = facts.webhook.value.setting("scheduler-name") or _DEFAULT
     if not served or given in served:
         yield ok(check, f"the webhook sends GPU pods to {given}")
@@ -176,13 +182,5 @@ def _names(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _profiles(data: Mapping[str, str]) -> list[str]:
-    for text in data.values():
-        try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError:
-            continue
-        if isinstance(found, dict) and found.get("kind") == "KubeSchedulerConfiguration":
-            profiles = found.get("profiles") or [{}]
-            return [str(profile.get("schedulerName") or _DEFAULT) for profile in profiles]
-    return []
+def _profiles(config: Mapping[str, Any]) -> list[str]:
+    return [str(profile.get("schedulerName") or _DEFAULT) for profile in config.get("profiles") or [{}]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cli.clusters import ClusterObjects
+from cli.clusterobjects import ClusterObjects
 from cli.kubectl.cluster import Cluster
 from fracgpu.gpunodes import Gpu, GpuNode, GpuNodeSpec, GpuNodeStatus, Grant, UsedMemory
 from fracgpu.names import GpuUuid, PodUid

@@ -84,7 +84,7 @@ async def test_a_session_of_a_user(cluster: Cluster, kubeconfig: Path) -> None:
 
     code, out, err = await fracgpu("explain", "left", "--namespace", "team-a")
     assert (code, err) == (0, "")
-    assert out.startswith(f"team-a/left is on {where['left']} with 6 GiB of GPU 0\n")
+    assert out.startswith(f"team-a/left has 6 GiB on GPU 0 (Test GPU) of {where['left']}\n")
     assert "plan, limits and grant agree" in out
 
     code, out, err = await fracgpu("explain", "waiting", "-n", "team-a", "-o", "json")
@@ -101,10 +101,10 @@ async def test_a_session_of_a_user(cluster: Cluster, kubeconfig: Path) -> None:
     code, out, err = await fracgpu("explain", "team-a/waiting")
     assert (code, err) == (0, "")
 
-    code, out, _ = await fracgpu("doctor", "-o", "json")  # the playground's API server knows no Deployments
-    findings = {each["check"]: each["status"] for each in json.loads(out)["findings"]}
-    assert code == 1
-    assert (findings["GPU nodes"], findings["pods"], findings["plugin pods"]) == ("ok", "ok", "fail")
+    code, out, err = await fracgpu("doctor")  # nothing is installed as pods there
+    assert (code, err) == (0, "")
+    assert "a simulated one (v1.36.2+playground)" in out.splitlines()[0]
+    assert {line.split()[0] for line in out.splitlines()[:-2]} == {"ok"}
 
 
 async def test_the_extender_is_not_needed_to_look_and_to_watch(cluster: Cluster, kubeconfig: Path) -> None:
@@ -235,6 +235,52 @@ async def test_a_refused_pod_of_a_controller_is_told_by_its_events(api: ApiServe
 
     assert code == 1
     assert "the ReplicaSet chat-7d9f tried to create such a pod, and was refused: admission webhook" in err
+
+
+async def test_a_deployment_is_answered_with_its_pods(api: ApiServer, lonely: Path) -> None:
+    for name in ("chat-7d9f-b", "chat-7d9f-a", "chatter"):
+        spec = {"containers": [{"name": "main", "image": "a"}]}
+        await api.cluster.create("pods", {"metadata": {"name": name, "namespace": "default"}, "spec": spec})
+
+    code, out, err = await kubectl("fracgpu", "explain", "chat", kubeconfig=lonely)
+
+    assert (code, out) == (1, "")
+    assert err == ("error: there is no pod default/chat; but of such a name there are chat-7d9f-a and chat-7d9f-b\n")
+
+
+async def test_a_stolen_node_gives_the_terminal_no_orders(api: ApiServer, lonely: Path) -> None:
+    product = "\x1b]0;mine\x1b[2J\nnode-9  0"
+    gpu = {"uuid": "GPU-1", "index": 0, "product": product, "memoryMiB": 23034, "units": 44, "replicas": 4}
+    await api.cluster.patch("gpunodes", "node-1", {"spec": {"gpus": [gpu | {"healthy": False, "problem": product}]}})
+    spec = {"containers": [{"name": "main", "image": "a", "resources": {"limits": {"fracgpu.io/memory": "8"}}}]}
+    await api.cluster.create("pods", {"metadata": {"name": "chat", "namespace": "default"}, "spec": spec})
+
+    for words in (("top",), ("explain", "chat"), ("doctor",)):
+        _, piped, _ = await kubectl("fracgpu", *words, kubeconfig=lonely)
+        coloured = await asyncio.to_thread(shown, *words, kubeconfig=lonely, columns=200)
+        for text in (piped, coloured):
+            assert "\ufffd]0;mine\ufffd[2J node-9  0" in text, words
+            assert "\x1b]" not in text
+            assert "\x1b[2J" not in text
+
+    def watch() -> str:
+        with on_terminal("top", "-w", kubeconfig=lonely, columns=200) as (pid, read_until):
+            text = read_until("Ctrl-C ends it")
+            os.kill(pid, signal.SIGINT)
+            read_until("")
+            os.waitpid(pid, 0)
+            return text
+
+    watched = await asyncio.to_thread(watch)
+    assert "\ufffd]0;mine\ufffd[2J node-9  0" in watched
+    assert "\x1b]" not in watched
+
+
+async def test_the_version_is_told(lonely: Path) -> None:
+    code, out, err = await kubectl("fracgpu", "--version", kubeconfig=lonely)
+
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"kubectl fracgpu \d+\.\d+\.\d+\S*\n", out)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def test_a_pod_that_has_what_it_asked_for() -> None:
     about = placed("chat", "node-1", "GPU-1", units=40)
 
     assert told(*objects, about=about) == (
-        "team-a/chat is on node-1 with 20 GiB of GPU 0\n"
+        "team-a/chat has 20 GiB on GPU 0 (NVIDIA A100-SXM4-40GB) of node-1\n"
         "\n"
         "NODE    GPU  MODEL                  CONTAINERS  USED       GRANTED  SEATS  OF THE GPU\n"
         "node-1  0    NVIDIA A100-SXM4-40GB  main        12.06 GiB  20 GiB   -      24 GiB of 40 GiB granted in all\n"
@@ -126,7 +126,10 @@ def test_a_plan_that_the_kubelet_did_not_keep_to_is_told() -> None:
     found = explained(*objects, about=placed("chat", "node-1", "GPU-1", units=40))
 
     assert found.state == "granted"
-    assert found.notes == ["it was to get 20 GiB of GPU 0, and the kubelet gave 20 GiB of GPU 1"]
+    assert found.notes == [
+        "it was to get 20 GiB on GPU 0 (NVIDIA A100-SXM4-40GB) of node-1, and the kubelet gave 20 GiB on "
+        "GPU 1 (NVIDIA A100-SXM4-40GB) of node-1"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_a_plan_that_the_kubelet_did_not_keep_to_is_told() -> None:
         (
             placed("chat", "node-1", "GPU-1", units=40, phase="Pending"),
             "bound",
-            "is bound to node-1, for 20 GiB of GPU 0; the kubelet has not given it that yet",
+            "is bound, for 20 GiB on GPU 0 (NVIDIA A100-SXM4-40GB) of node-1; the kubelet has not given it that yet",
         ),
         (
             deleted(placed("chat", "node-1", "GPU-1", units=40)),
@@ -232,3 +235,35 @@ def test_programs_get_it_in_json() -> None:
         "problem": "10 GiB free, 10 GiB too little",
     }
     assert found["remedies"][1]["pods"] == ["team-a/big"]
+
+
+@pytest.mark.parametrize(
+    ("says", "what"),
+    [
+        (
+            'Post "https://fracgpu-extender.fracgpu-system.svc:8080/filter": dial tcp 10.0.0.9:8080: refused',
+            "the extender does not answer",
+        ),
+        (
+            'binding rejected: Post "https://fracgpu-extender:8080/bind": context deadline exceeded',
+            "the extender does not answer",
+        ),
+        ("Redis does not answer (Error 111 connecting to redis:6379)", "Redis does not answer"),
+        (
+            "failed filter with extender at URL https://fracgpu-extender:8080/filter, code 403",
+            "the extender answers the scheduler with an error",
+        ),
+    ],
+)
+@pytest.mark.parametrize("units", [40, 70])
+def test_an_outage_that_the_scheduler_tells_of_comes_first(says: str, what: str, units: int) -> None:
+    """Whether there would be room or not."""
+    objects = (
+        node("node-1", gpu("GPU-1"), held={"big": ("GPU-1", 20)}),
+        placed("big", "node-1", "GPU-1", units=20),
+    )
+
+    first, *others = explained(*objects, about=waiting("chat", units=units, says=says)).remedies
+
+    assert first.sentence == f"{what}: kubectl fracgpu doctor says what is wrong"
+    assert bool(others) == (units == 70)

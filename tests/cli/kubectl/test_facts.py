@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.kubectl.facts import Facts, Page, Read, gather
+from cli.kubectl.facts import Facts, Page, Read
 from cli.kubectl.flags import Where
+from cli.kubectl.gathering import gather
 from cli.kubectl.session import connected
 from fracgpu.kube.errors import KubeError
 
@@ -27,13 +28,14 @@ EXTENDER = {
     "metadata": {"name": "fracgpu-extender"},
     "spec": {"template": {"spec": {"volumes": [{"name": "tls", "secret": {"secretName": "mounted"}}]}}},
 }
+EXTENDER_PATH = "/apis/apps/v1/namespaces/gpus/deployments/fracgpu-extender"
 ANSWERS: dict[str, tuple[int, object]] = {
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/fracgpu": (200, REGISTRATION),
     f"{SERVICES}/https:fracgpu-extender:pages/proxy/readyz": (503, NOT_READY),
     f"{SERVICES}/https:fracgpu-extender:pages/proxy/metrics": (200, "a 1.0\n"),
     f"{SERVICES}/https:fracgpu-webhook:https/proxy/readyz": (403, FORBIDDEN),
     "/apis/apps/v1/namespaces/gpus/deployments/fracgpu-webhook": (200, WEBHOOK),
-    "/apis/apps/v1/namespaces/gpus/deployments/fracgpu-extender": (200, EXTENDER),
+    EXTENDER_PATH: (200, EXTENDER),
     "/api/v1/namespaces/gpus/secrets/of-its-own": (200, {"metadata": {"name": "of-its-own"}}),
     "/api/v1/namespaces/gpus/secrets/mounted": (403, FORBIDDEN),
     "/api/v1/namespaces/kube-system/pods": (403, FORBIDDEN),
@@ -90,6 +92,59 @@ async def test_each_answer_becomes_a_fact(kubeconfig: Path) -> None:
     assert facts.plugin.unknown.endswith("etcd is away")
     assert facts.validating == Read()
     assert facts.cluster.value is None
+
+
+def closed(*args: str, **variables: str) -> object:
+    env = [{"name": name, "value": value} for name, value in variables.items()]
+    spec = {"template": {"spec": {"containers": [{"name": "main", "args": ["extender", *args], "env": env}]}}}
+    return {"metadata": {"name": "fracgpu-extender"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "extender", [closed("--no-pages"), closed("--pages=false"), closed(FRACGPU_PAGES="False")], ids=str
+)
+async def test_pages_that_are_closed_are_unknown_and_not_ill(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, extender: object
+) -> None:
+    """Of a port that a Service has not, kube-apiserver says what it says where nothing behind it is ready."""
+    said = {"kind": "Status", "code": 503, "reason": "ServiceUnavailable", "message": "no endpoints available"}
+    monkeypatch.setitem(ANSWERS, EXTENDER_PATH, (200, extender))
+    for page in ("readyz", "metrics"):
+        monkeypatch.setitem(ANSWERS, f"{SERVICES}/https:fracgpu-extender:pages/proxy/{page}", (503, said))
+
+    facts = await facts_of(kubeconfig)
+
+    assert facts.readiness["extender"].unknown == facts.metrics.unknown
+    assert "pages are closed (--no-pages)" in facts.metrics.unknown
+
+
+async def test_a_port_of_pages_that_are_closed_still_tells_whether_it_is_ready(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without the chart, whose Service has the port all the same."""
+    monkeypatch.setitem(ANSWERS, EXTENDER_PATH, (200, closed("--no-pages")))
+    monkeypatch.setitem(ANSWERS, f"{SERVICES}/https:fracgpu-extender:pages/proxy/readyz", (200, "ready"))
+    monkeypatch.setitem(ANSWERS, f"{SERVICES}/https:fracgpu-extender:pages/proxy/metrics", (404, "Not Found"))
+
+    facts = await facts_of(kubeconfig)
+
+    assert facts.readiness["extender"] == Read(Page("ready"))
+    assert "pages are closed (--no-pages)" in facts.metrics.unknown
+
+
+NOTHING = {"metadata": {"resourceVersion": "1"}, "items": []}
+
+
+async def test_a_cluster_without_nodes_is_not_one_whose_nodes_may_not_be_listed(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("/api/v1/pods", "/api/v1/nodes", "/apis/fracgpu.io/v1alpha1/gpunodes"):
+        monkeypatch.setitem(ANSWERS, path, (200, NOTHING))
+
+    assert (await facts_of(kubeconfig)).hosts == Read([])
+
+    monkeypatch.setitem(ANSWERS, "/api/v1/nodes", (403, FORBIDDEN))
+    assert (await facts_of(kubeconfig)).hosts == Read(unknown="needs list on nodes")
 
 
 async def test_the_namespace_may_be_named(kubeconfig: Path) -> None:
