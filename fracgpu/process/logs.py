@@ -27,7 +27,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_facts(record),
+            **facts_of(record),
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
@@ -39,7 +39,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one event."""
-        facts = "".join(f" {key}={_shown(value)}" for key, value in _facts(record).items())
+        facts = "".join(f" {key}={_shown(value)}" for key, value in facts_of(record).items())
         time = _time(record).astimezone().strftime("%H:%M:%S")
         line = f"{time} {record.levelname.lower():<7} {record.name}: {record.getMessage()}{facts}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -57,7 +57,8 @@ def _time(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, tz=UTC)
 
 
-def _facts(record: logging.LogRecord) -> dict[str, object]:
+def facts_of(record: logging.LogRecord) -> dict[str, object]:
+    """What an event says besides its name: the facts beside it, by name."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fracgpu.names import PodUid
+from fracgpu.process.logs import facts_of
 from playground.api.apiserver import ApiServer
 from playground.cluster import JsonObject
 from tests.extender.builders import gpu_node, grant
@@ -28,11 +29,10 @@ async def nodes(api: ApiServer, replicas: Replicas) -> None:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """What was logged of pods, without what every record has."""
-    usual = vars(logging.makeLogRecord({})).keys()
     found = []
     for record in caplog.records:
         if record.name in ABOUT_PODS:
-            facts = {key: value for key, value in vars(record).items() if key not in usual and key != "message"}
+            facts = facts_of(record)
             found.append({"event": record.message, "level": record.levelname, **facts})
     caplog.clear()
     return found

@@ -9,6 +9,7 @@ import pytest
 
 from fracgpu.errors import ConflictError
 from fracgpu.plans import Share
+from fracgpu.process.logs import facts_of
 from plugin.granting.admission import Claim
 from plugin.granting.deciding import deciding
 from tests.plugin.builders import A, make_pod
@@ -18,12 +19,7 @@ from tests.process.receiver import traced
 
 def told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
     """The facts of each such line."""
-    usual = vars(logging.makeLogRecord({})).keys()
-    return [
-        {key: value for key, value in vars(record).items() if key not in usual and key != "message"}
-        for record in caplog.records
-        if record.message == event
-    ]
+    return [facts_of(record) for record in caplog.records if record.message == event]
 
 
 async def test_what_is_granted_and_what_is_refused(node: SimulatedNode, caplog: pytest.LogCaptureFixture) -> None:

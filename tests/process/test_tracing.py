@@ -158,7 +158,7 @@ def test_a_receiver_that_is_not_there_is_spoken_of_once(caplog: pytest.LogCaptur
     assert [(one.name, one.message) for one in said] == [("fracgpu.process.otlp", "trouble")]
 
 
-async def test_a_receiver_that_does_not_answer_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_receiver_that_does_not_answer_holds_nobody_up() -> None:
     """While it keeps the first batch the queue fills; what does not fit is dropped, and the rest comes afterwards."""
     async with receiving() as receiver:
         receiver.may_answer.clear()
@@ -174,7 +174,6 @@ async def test_a_receiver_that_does_not_answer_holds_nobody_up(caplog: pytest.Lo
             await asyncio.to_thread(end_tracing)
     # How many of those that waited still come depends on how fast they are taken at the end.
     assert 0 < len(receiver.spans) <= MAX_SENT + MAX_WAITING
-    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
 
 
 def _spans(count: int) -> None:

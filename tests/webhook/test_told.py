@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from fracgpu.process.logs import facts_of
 from fracgpu.process.serving import HttpServer
 from tests.process.receiver import traced
 from tests.webhook.builders import POLICY, container, pod, review
@@ -39,9 +40,8 @@ class Caller:
 
     def told(self, level: int = logging.DEBUG) -> list[dict[str, Any]]:
         """The facts of each line since the last time."""
-        usual = vars(logging.makeLogRecord({})).keys()
         found = [
-            {key: value for key, value in vars(record).items() if key not in usual and key != "message"}
+            facts_of(record)
             for record in self._caplog.records
             if record.name == "webhook.telling" and record.levelno >= level
         ]
