@@ -6,6 +6,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Serve, Visit
 from tests.browser.pictures import gpu, node, picture, share
+from tests.browser.standin import StandIn
 
 BEFORE = picture(node("node-1", gpu("GPU-a", share("chat", 16))))
 AFTER = picture(node("node-1", gpu("GPU-a", share("chat", 16), share("new", 4))), node("node-2", gpu("GPU-b")))
@@ -62,13 +63,19 @@ async def test_a_refusal_is_told_in_the_extenders_words(serve: Serve, visit: Vis
     await expect(page.locator(".node")).to_have_count(1)
 
 
-async def test_a_connection_that_falls_silent_is_given_up(serve: Serve, visit: Visit) -> None:
-    """The extender writes every 15 s; a peer that vanished without a word would leave the page waiting for ever."""
+async def with_clock(serve: Serve, visit: Visit) -> tuple[StandIn, Page]:
+    """A live page whose time the test moves."""
     server = await serve(BEFORE)
     page = await visit(server.url)
     await page.clock.install()
     await page.reload()
     await live(page)
+    return server, page
+
+
+async def test_a_connection_that_falls_silent_is_given_up(serve: Serve, visit: Visit) -> None:
+    """The extender writes every 15 s; a peer that vanished without a word would leave the page waiting for ever."""
+    server, page = await with_clock(serve, visit)
     server.picture = AFTER
     await page.clock.run_for(30_000)
     await expect(page.locator(".node")).to_have_count(1)  # not yet: two signs of life may be late
@@ -78,11 +85,7 @@ async def test_a_connection_that_falls_silent_is_given_up(serve: Serve, visit: V
 
 async def test_a_hidden_page_lets_go_of_its_connection(serve: Serve, visit: Visit) -> None:
     """The extender has room for 32 readers, and a forgotten tab is none."""
-    server = await serve(BEFORE)
-    page = await visit(server.url)
-    await page.clock.install()
-    await page.reload()
-    await live(page)
+    server, page = await with_clock(serve, visit)
     await hide(page, is_hidden=True)
     await page.clock.run_for(50_000)
     await live(page)
@@ -97,11 +100,7 @@ async def test_a_hidden_page_lets_go_of_its_connection(serve: Serve, visit: Visi
 
 
 async def test_a_hidden_page_does_not_look_for_a_lost_extender(serve: Serve, visit: Visit) -> None:
-    server = await serve(BEFORE)
-    page = await visit(server.url)
-    await page.clock.install()
-    await page.reload()
-    await live(page)
+    server, page = await with_clock(serve, visit)
     await hide(page, is_hidden=True)
     await server.stop()
     await page.clock.run_for(65_000)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import trustme
 import yaml
 
 from tests.realcluster import ADMIN, READY_SECONDS, RealControlPlane, User, missing_binaries
+from tests.waiting import eventually
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PODS = "/api/v1/namespaces/team-a/pods"
@@ -163,10 +163,7 @@ class Api:
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Ask until something is so that kube-apiserver does in its own time."""
-        deadline = time.monotonic() + READY_SECONDS
-        while not holds():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(holds, seconds=READY_SECONDS)
 
 
 def warnings_in(headers: Message) -> list[str]:

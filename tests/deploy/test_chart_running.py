@@ -27,11 +27,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from cli.processes import ServiceProcess
 from fracgpu.names import ANNOTATION_ALLOCATION
 from fracgpu.process.parent import ending_with_us
+from tests.conformance.lab import poll
 from tests.deploy import chart
 from tests.deploy.chart import Manifest
 from tests.deploy.conftest import EXTENDER, PODS, SCHEDULER_ACCOUNT, Api, pod, refused_pod, webhook_process
 from tests.deploy.workloads import of_kind, workloads
-from tests.realcluster import READY_SECONDS, RealControlPlane, assets_dir, missing_binaries
+from tests.realcluster import RealControlPlane, assets_dir, missing_binaries
 from tests.redisservers import free_port, server_binaries
 
 pytestmark = pytest.mark.e2e
@@ -92,10 +93,12 @@ async def redis(manifests: list[Manifest], folder: Path) -> AsyncIterator[str]:
         (own / "conf" / name).write_text(replaced(text, places))
     log = folder / "redis.log"
     async with started([shutil.which("sh") or "", str(own / "conf" / "start.sh")], log=log) as process:
-        async with asyncio.timeout(READY_SECONDS):
-            while "eady to accept connections" not in log.read_text():
-                assert process.returncode is None, log.read_text()
-                await asyncio.sleep(0.05)
+
+        async def accepts() -> bool:
+            assert process.returncode is None, log.read_text()
+            return "eady to accept connections" in log.read_text()
+
+        await poll(accepts)
         (url,) = (
             variable["value"]
             for variable in workloads(manifests)["extender"].container["env"]

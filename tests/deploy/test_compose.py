@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,6 +25,7 @@ from extender.settings import ExtenderSettings
 from fracgpu.process.parent import ending_with_us
 from tests.deploy.conftest import DEPLOY
 from tests.redisservers import free_port
+from tests.waiting import eventually
 from webhook.settings import WebhookSettings
 
 ROOT: Final = DEPLOY.parent
@@ -82,7 +82,7 @@ def test_its_commands_place_the_examples(compose: dict[str, Any]) -> None:
             running = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods if is_running(pod)}
             return str(running.get("chat", ""))
 
-        node = eventually(where_chat_runs)
+        node = eventually(where_chat_runs, seconds=DEADLINE_SECONDS)
         picture = get(f"http://127.0.0.1:{ports[8081]}/v1/cluster")
         (holding,) = [found for found in picture["nodes"] if found["name"] == node]
         assert "chat" in [share["name"] for gpu in holding["gpus"] for share in gpu["pods"]]
@@ -132,7 +132,8 @@ def running(services: dict[str, Any]) -> Iterator[tuple[Path, dict[int, int]]]:
                 process = subprocess.Popen(ending_with_us(*command), stdout=log, stderr=log, cwd=ROOT, env=environment)
                 stack.callback(end, process)
                 if check := service.get("healthcheck"):
-                    eventually(partial(succeeds, health_command(list(map(local, check["test"])), port=ports[6379])))
+                    is_healthy = partial(succeeds, health_command(list(map(local, check["test"])), port=ports[6379]))
+                    eventually(is_healthy, seconds=DEADLINE_SECONDS)
             yield shared, ports
         except BaseException:
             for log_file in Path(folder).glob("*.log"):
@@ -186,12 +187,3 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def get(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return json.load(answer)
-
-
-def eventually(found: Callable[[], T]) -> T:
-    """Ask until there is an answer; the processes are not ours to wait for otherwise."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (answer := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return answer

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import eventually
+
 _PATIENCE_SECONDS = 30.0
-_POLL_SECONDS = 0.2
 
 
 class Prometheus:
@@ -67,11 +67,12 @@ def scraping(pages: Mapping[str, str], folder: Path) -> Iterator[Prometheus]:
         )
         stack.callback(process.terminate)
         running = Prometheus(f"http://{address}")
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not running.is_ready(len(pages)):
+
+        def scrapes() -> bool:
             assert process.poll() is None, "Prometheus has ended"
-            assert time.monotonic() < deadline, "Prometheus does not scrape"
-            time.sleep(_POLL_SECONDS)
+            return running.is_ready(len(pages))
+
+        eventually(scrapes, seconds=_PATIENCE_SECONDS)
         yield running
 
 
